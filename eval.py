@@ -1,0 +1,210 @@
+"""Evaluate a trained prompt, or classify anybody's texts into anybody's classes.
+
+    python eval.py                                                   # the newest run, on its data's test split
+    python eval.py --run runs/NAME --data FOLDER --split dev         # any run, any data set
+    python eval.py --labels "sports,politics,health" --text "Der Torwart hielt den Ball."
+    python eval.py --labels labels.json --input texts.txt > scores.tsv   # one text a line
+"""
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from minirosprompt import UserError, metrics
+from minirosprompt.checkpoint import pick_device, read_json, write_json, writing
+from minirosprompt.data import length_buckets, load_label_words, load_split
+from minirosprompt.prompt import PromptedEncoder, Template, load_prompt, pad
+from minirosprompt.tokenizer import Tokenizer
+from minirosprompt.verbalizer import Verbalizer
+from minirosprompt.weights import TOKENIZER_FILE, encoder_folder
+from minirosprompt.xlmr import XLMR
+
+
+@torch.inference_mode()
+def score(model, verbalizer, template, texts, batch_tokens=8192, progress=None):
+    """Scores of every class for every text: (N, C) on the CPU. Texts of like length go together, so little is padding."""
+    rows = template.encode(texts)
+    scores = torch.empty(len(rows), len(verbalizer.classes))
+    with tqdm(total=len(rows), desc=progress, unit="text", disable=progress is None, delay=1) as bar:
+        for bucket in length_buckets(rows, batch_tokens):
+            h = model(pad([rows[i] for i in bucket], verbalizer.rows.device))            # (B, D)
+            scores[bucket] = verbalizer.scores(h).cpu()                                  # (B, C)
+            bar.update(len(bucket))
+    return scores
+
+
+class Reader:
+    """A frozen encoder with the settings under which a prompt is trained and used (the keys of SETTINGS)."""
+    SETTINGS = ("encoder", "data", "seen", "source", "label_languages", "template", "hard_prompt", "k", "combine",
+                "calibration")
+
+    def __init__(self, settings, device, dtype):
+        self.settings, self.device = {name: settings[name] for name in self.SETTINGS}, device
+        folder = encoder_folder(settings["encoder"])
+        self.tokenizer = Tokenizer(folder / TOKENIZER_FILE)
+        self.encoder = XLMR.from_pretrained(settings["encoder"], device, dtype)
+        if self.tokenizer.vocab_size > self.encoder.config.vocab_size:
+            raise UserError(f"{folder}: {TOKENIZER_FILE} has more ids than config.json's vocab_size: not of one encoder")
+
+    def verbalizer(self, label_words):
+        return Verbalizer(self.encoder, self.tokenizer, label_words, self.settings["k"], self.settings["combine"])
+
+    def template(self, prompt):
+        """prompt: the number of soft prompt vectors, or the words of a hard prompt."""
+        return Template(self.settings["template"], self.tokenizer, prompt, self.encoder.config.max_tokens)
+
+    def classify(self, texts, label_words, prompt):
+        """Scores (N, C) of texts for classes that may be new. prompt: (P, D), or None for the hard prompt."""
+        template = self.template(self.settings["hard_prompt"] if prompt is None else len(prompt))
+        model = PromptedEncoder(self.encoder, self.tokenizer.mask, prompt).to(self.device)
+        verbalizer = self.verbalizer(label_words)
+        if self.settings["calibration"] == "contextual":
+            with torch.inference_mode():
+                verbalizer.calibrate(model(pad(template.encode([""]), self.device)))
+        return score(model, verbalizer, template, texts, progress="scoring")
+
+
+def report(folder, settings, examples, label_words, scores, resource=None):
+    """Prints the table and writes results.json and results.csv. scores: {(method, seed): (N, C)}; method "hard" is there."""
+    classes, seen, source = list(label_words), settings["seen"], settings["source"]
+    gold = np.array([classes.index(e.label) for e in examples])
+    predicted = {key: s.argmax(1).numpy() for key, s in scores.items()}
+    rows = [row for (method, seed), p in predicted.items()
+            for row in metrics.result_rows(method, seed, examples, gold, p, classes, seen, source)]
+    summary = metrics.summarise(rows, resource)
+    keep = np.array([e.label not in seen and e.lang not in source for e in examples])
+    if keep.any():
+        for method in summary:
+            of_method = np.stack([p for (m, _), p in predicted.items() if m == method])
+            right = (of_method == gold).mean(0)[keep]
+            low, high = metrics.bootstrap(right, np.array([e.id for e in examples])[keep])
+            summary[method]["target unseen"] |= {"low": low, "high": high}
+            if method != "hard":
+                mean, (low, high) = metrics.gain(examples, gold, of_method, predicted["hard", 0], keep)
+                summary[method]["target unseen gain"] = {"mean": mean, "low": low, "high": high}
+    print(f"\naccuracy in %, {len(classes)} classes compete ({len(seen)} seen in training), chance {100 / len(classes):.1f}; "
+          f"{len(set(e.lang for e in examples) & set(source))} source and "
+          f"{len(set(e.lang for e in examples) - set(source))} target languages\n")
+    print(metrics.format_table(summary))
+    for method, of in summary.items():
+        if "target unseen gain" in of:
+            g = of["target unseen gain"]
+            print(f"{method} gains {100 * g['mean']:+.1f} points over the hard prompt on unseen classes in target languages "
+                  f"(95 % interval {100 * g['low']:+.1f} to {100 * g['high']:+.1f})")
+    write_json(folder / "results.json", {"settings": settings, "rows": rows, "summary": summary})
+    with writing(folder / "results.csv") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    print(f"\nper language: {folder / 'results.csv'}")
+
+
+def check_names(examples, label_words, path):
+    """Raises UserError for a label without label words."""
+    unknown = sorted({e.label for e in examples} - label_words.keys())
+    if unknown:
+        raise UserError(f"{path}/labels.json: no label words for {', '.join(unknown)}")
+
+
+def newest_run():
+    runs = [p.parent for p in Path("runs").glob("*/config.json") if list(p.parent.glob("*/prompt.safetensors"))]
+    if not runs:
+        raise UserError("runs: no trained prompt there yet: run python train.py first, or name one with --run")
+    return max(runs, key=lambda run: max(p.stat().st_mtime for p in run.glob("*/prompt.safetensors")))
+
+
+def load_resource(encoder):
+    """{lang: share of the pretraining text}, where the encoder's folder says so in languages.json; else None."""
+    path = encoder_folder(encoder) / "languages.json"
+    return read_json(path) if path.exists() else None
+
+
+def arguments(argv):
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--run", type=Path, help="folder of a run, or one prompt.safetensors (default: the newest under runs/)")
+    p.add_argument("--encoder", help="if it lies elsewhere than in training")
+    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: cuda where there is one)")
+    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the encoder (default: float32)")
+    p.add_argument("--show-neighbours", action="store_true", help="print what each label word turned into, and stop")
+    g = p.add_argument_group("evaluate on labelled data")
+    g.add_argument("--data", help="data folder (default: the one trained on)")
+    g.add_argument("--split", choices=["test", "dev", "train"], default="test", help="(default: test)")
+    g.add_argument("--calibration", choices=["none", "contextual"], help="(default: as in training)")
+    g.add_argument("--out", type=Path, help="folder for results.json and results.csv (default: RUN/eval-SPLIT)")
+    g = p.add_argument_group("classify your own texts")
+    g.add_argument("--labels", help="class names with commas, or a labels.json: {class: {language: [label words]}}")
+    g.add_argument("--text", action="append", help="a text; may be given again")
+    g.add_argument("--input", type=Path, help="a UTF-8 file with one text a line")
+    return p.parse_args(argv)
+
+
+def main(argv=None):
+    args = arguments(argv)
+    device, dtype = pick_device(args.device, args.dtype)
+    run = args.run or newest_run()
+    paths = [run] if run.suffix == ".safetensors" else sorted(run.glob("*/prompt.safetensors"))
+    if not paths:
+        raise UserError(f"--run {run}: no prompt.safetensors in it")
+    settings = read_settings(paths[0])
+    settings |= {name: value for name, value in (("encoder", args.encoder), ("data", args.data),
+                                                 ("calibration", args.calibration)) if value}
+    reader = Reader(settings, device, dtype)
+    prompts = {}  # (method, seed) -> (P, D)
+    for path in paths:
+        prompt, metadata = load_prompt(path, reader.encoder)
+        prompts[metadata["method"], int(metadata["seed"])] = prompt.to(device)
+
+    label_words = load_label_words(Path(settings["data"]) / "labels.json", settings["label_languages"]) \
+        if args.data or not args.labels or Path(settings["data"], "labels.json").exists() else {}
+    if args.labels and Path(args.labels).suffix == ".json":
+        label_words = load_label_words(args.labels)
+    elif args.labels:  # a class's label words are those of the data set if it has the class, else its own name
+        chosen = [name.strip() for name in args.labels.split(",") if name.strip()]
+        label_words = {name: label_words.get(name, [name]) for name in dict.fromkeys(chosen)}
+    if args.show_neighbours:
+        for label, word, pieces in reader.verbalizer(label_words).neighbours:
+            print(f"{label}\t{word}\t" + " ".join(f"{piece} {weight:.2f}" for piece, weight in pieces))
+    elif args.text or args.input:
+        texts = args.text or []
+        if args.input:
+            texts = texts + args.input.read_text(encoding="utf-8-sig").splitlines()
+        if not texts:
+            raise UserError(f"{args.input}: no text in it")
+        method, seed = max(prompts, key=lambda key: (key[0] == "soft-group-dro", -key[1]))
+        probability = reader.classify(texts, label_words, prompts[method, seed]).softmax(1)
+        out = csv.writer(sys.stdout, delimiter="\t", lineterminator="\n")
+        out.writerow(["text", "class", *label_words])
+        for text, row in zip(texts, probability.tolist()):
+            out.writerow([text, list(label_words)[int(np.argmax(row))], *(f"{p:.4f}" for p in row)])
+    elif args.labels:
+        raise UserError("--labels: give the texts to classify with --text or --input")
+    else:
+        examples = load_split(settings["data"], args.split)
+        check_names(examples, label_words, settings["data"])
+        texts = [e.text for e in examples]
+        scores = {("hard", 0): reader.classify(texts, label_words, None)}
+        for key, prompt in prompts.items():
+            scores[key] = reader.classify(texts, label_words, prompt)
+        folder = args.out or (run.parent if run.suffix else run) / f"eval-{args.split}"
+        report(folder, settings, examples, label_words, scores, load_resource(settings["encoder"]))
+
+
+def read_settings(path):
+    """The settings a prompt was trained under, from its own file. Raises UserError if they are not all there."""
+    try:
+        settings = json.loads(load_prompt(path)[1]["settings"])
+        return {name: settings[name] for name in Reader.SETTINGS}
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise UserError(f"{path}: its settings are damaged or from another version") from None
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (UserError, OSError) as error:
+        sys.exit(print(f"eval.py: {error}", file=sys.stderr) or 2)

@@ -1,0 +1,88 @@
+"""Files that survive a crash, checkpoints that resume to the bit, and what a run needs to be repeatable."""
+import json
+import os
+import platform
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy
+import sentencepiece
+import torch
+
+from . import UserError
+
+
+@contextmanager
+def writing(path, mode="w"):
+    """Opens a temporary file beside `path` and renames it at the end: `path` is the old file or the new one, whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, mode, encoding=None if "b" in mode else "utf-8", newline=None if "b" in mode else "") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    with writing(path) as file:
+        file.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path):
+    """Raises UserError, naming the file, if it cannot be read or is not a JSON object."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: not JSON") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not a JSON object")
+    return value
+
+
+def save_state(path, state):
+    """A checkpoint of tensors, numbers, texts and lists; whole or not at all."""
+    with writing(path, "wb") as file:
+        torch.save(state, file)
+
+
+def load_state(path):
+    """-> what save_state wrote. Never runs code from the file. Raises UserError if it is missing or damaged."""
+    try:
+        with open(path, "rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint") from None
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise UserError(f"{path}: damaged checkpoint ({type(error).__name__}); delete it to start anew") from None
+
+
+def pick_device(device, dtype):
+    """The flags --device and --dtype -> (torch.device, torch.dtype). "auto" is CUDA where there is one."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch sees no CUDA GPU on this machine; use --device cpu")
+    return torch.device(device), {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+
+
+def environment(device):
+    """Versions, machine and commit: what somebody needs to repeat a run."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.strip() if have_git() else ""
+    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__,
+            "sentencepiece": sentencepiece.__version__, "machine": platform.machine(), "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+            "commit": commit}
+
+
+def have_git():
+    import shutil
+    return shutil.which("git") is not None

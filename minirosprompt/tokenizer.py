@@ -1,0 +1,67 @@
+"""SentencePiece model -> XLM-R ids, and back.
+
+XLM-R's ids come from fairseq, which puts four special tokens in front, SentencePiece puts three:
+
+    id            0     1      2     3      4 ...                last
+    XLM-R        <s>  <pad>  </s>  <unk>   SentencePiece id + 1   <mask>
+"""
+from pathlib import Path
+
+import sentencepiece
+
+from . import UserError
+
+BOS, PAD, EOS, UNK = 0, 1, 2, 3
+FAIRSEQ_OFFSET = 1  # XLM-R id = SentencePiece id + 1, for every ordinary piece
+
+
+class Tokenizer:
+    """Text to XLM-R ids. The special tokens are never read out of a text: "<mask>" typed by a user is six characters.
+
+    `mask` is the id of <mask>, `vocab_size` the number of ids (SentencePiece pieces + 2).
+    """
+
+    def __init__(self, model_file):
+        """model_file: path of a SentencePiece model. Raises UserError if it is missing or not one."""
+        if not Path(model_file).is_file():
+            raise UserError(f"{model_file}: no such file (a SentencePiece model is needed beside the weights)")
+        try:
+            self.sp = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
+        except (RuntimeError, OSError) as error:
+            raise UserError(f"{model_file}: not a SentencePiece model, or damaged ({type(error).__name__})") from None
+        pieces = self.sp.get_piece_size()
+        self.mask = pieces + FAIRSEQ_OFFSET
+        self.vocab_size = pieces + 2
+        self.special = (BOS, PAD, EOS, UNK, self.mask)
+
+    def encode(self, text, sample=None):
+        """A text (or a list of texts) -> its ids without <s> and </s>.
+
+        sample: subword regularisation (Kudo 2018): draw a segmentation with this temperature alpha instead of the
+        most probable one; used in pretraining only.
+        """
+        if not isinstance(text, str):
+            return [self._ids(spm) for spm in self._spm([clean(t) for t in text], sample)]
+        return self._ids(self._spm(clean(text), sample))
+
+    def _spm(self, text, sample):
+        if sample is None:
+            return self.sp.encode(text)
+        return self.sp.encode(text, enable_sampling=True, alpha=sample, nbest_size=-1)
+
+    def _ids(self, spm_ids):
+        return [i + FAIRSEQ_OFFSET if i != self.sp.unk_id() else UNK for i in spm_ids]
+
+    def decode(self, ids):
+        """Ids -> text. Special tokens are left out."""
+        return self.sp.decode([i - FAIRSEQ_OFFSET for i in map(int, ids) if i not in self.special])
+
+    def piece(self, i):
+        """The piece behind one id, as a person reads it ("▁" marks a space)."""
+        names = {BOS: "<s>", PAD: "<pad>", EOS: "</s>", UNK: "<unk>", self.mask: "<mask>"}
+        return names.get(int(i)) or self.sp.id_to_piece(int(i) - FAIRSEQ_OFFSET)
+
+
+def clean(text):
+    """Lone surrogates (half a character, from broken JSON) cannot be written as UTF-8: replace them by "?"."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,112 @@
+"""XLM-R (Conneau et al. 2020), block by block: a post-LN Transformer encoder with a masked-LM head.
+
+Two shortcuts that a prompt-tuner can afford, both exact: `forward(..., at=positions)` computes the last layer's query,
+output projection and FFN for one position a text only, and `head_hidden` stops before the product with V word vectors.
+"""
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .tokenizer import PAD
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of an XLM-R. `positions` counts the rows of the position table; two of them are never used (see below)."""
+    vocab_size: int = 250002    # V
+    width: int = 768            # D
+    layers: int = 12
+    heads: int = 12             # H
+    ffn: int = 3072
+    positions: int = 514
+    eps: float = 1e-5
+
+    @property
+    def max_tokens(self):
+        """The longest sequence, prompt vectors included: positions start at PAD + 1 = 2."""
+        return self.positions - PAD - 1
+
+
+class Layer(nn.Module):
+    def __init__(self, c: Config):
+        super().__init__()
+        self.heads = c.heads
+        self.qkv = nn.Linear(c.width, 3 * c.width)  # query, key, value in one product
+        self.out = nn.Linear(c.width, c.width)
+        self.attn_norm = nn.LayerNorm(c.width, c.eps)
+        self.up = nn.Linear(c.width, c.ffn)
+        self.down = nn.Linear(c.ffn, c.width)
+        self.ffn_norm = nn.LayerNorm(c.width, c.eps)
+
+    def split(self, x):
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)                  # (B, T, D) -> (B, H, T, D/H)
+
+    def forward(self, x, mask, at=None):
+        """x: (B, T, D); mask: (B, 1, 1, T) True where a real token is, or None; at: (B,) positions, or None."""
+        D = x.shape[-1]
+        if at is None:
+            q, k, v = self.qkv(x).split(D, dim=-1)                                # 3 x (B, T, D)
+        else:  # keys and values everywhere, everything else at one position only
+            k, v = F.linear(x, self.qkv.weight[D:], self.qkv.bias[D:]).split(D, dim=-1)
+            x = x[torch.arange(len(x), device=x.device), at][:, None]             # (B, 1, D)
+            q = F.linear(x, self.qkv.weight[:D], self.qkv.bias[:D])               # (B, 1, D)
+        a = F.scaled_dot_product_attention(self.split(q), self.split(k), self.split(v), attn_mask=mask)
+        a = a.transpose(1, 2).flatten(2)                                          # (B, H, T, D/H) -> (B, T, D)
+        x = self.attn_norm(x + self.out(a))
+        return self.ffn_norm(x + self.down(F.gelu(self.up(x))))                   # exact (erf) GELU
+
+
+class Head(nn.Module):
+    """Masked-LM head. Its last step is a product with the word embeddings E, tied: logits = h E^T + bias."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        self.dense = nn.Linear(c.width, c.width)
+        self.norm = nn.LayerNorm(c.width, c.eps)
+        self.bias = nn.Parameter(torch.zeros(c.vocab_size))
+
+
+class XLMR(nn.Module):
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = c = config
+        self.word = nn.Embedding(c.vocab_size, c.width)
+        self.position = nn.Embedding(c.positions, c.width)
+        self.token_type = nn.Embedding(1, c.width)  # XLM-R has one token type: in effect a bias
+        self.embed_norm = nn.LayerNorm(c.width, c.eps)
+        self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
+        self.head = Head(c)
+
+    @staticmethod
+    def from_pretrained(name_or_path, device="cpu", dtype=torch.float32):
+        """The encoder "pocket", or any folder in Hugging Face layout: frozen, in eval mode. See weights.py."""
+        from .weights import load_encoder
+        return load_encoder(name_or_path).to(device=device, dtype=dtype).requires_grad_(False).eval()
+
+    def forward(self, words, real=None, at=None):
+        """words: (B, T, D) word (or prompt) vectors; real: (B, T) bool, False at padding, or None for no padding.
+
+        Returns the last hidden states (B, T, D); with at, (B,) positions, only those of these positions, (B, D).
+        """
+        B, T, _ = words.shape
+        if T > self.config.max_tokens:
+            raise ValueError(f"{T} tokens, but this encoder has room for {self.config.max_tokens}")
+        if real is None:
+            positions, mask = torch.arange(PAD + 1, PAD + 1 + T, device=words.device), None    # (T,)
+        else:  # real tokens count from 2, padding stays at 1
+            positions, mask = real.cumsum(1) * real + PAD, real[:, None, None, :]              # (B, T), (B, 1, 1, T)
+        x = self.embed_norm(words + self.position(positions) + self.token_type.weight[0])      # (B, T, D)
+        for layer in self.layers[:-1]:
+            x = layer(x, mask)
+        x = self.layers[-1](x, mask, at)
+        return x if at is None else x[:, 0]
+
+    def head_hidden(self, x):
+        """Last hidden states (..., D) -> h (..., D): the head up to, not including, the product with E."""
+        return self.head.norm(F.gelu(self.head.dense(x)))
+
+    def logits(self, x):
+        """Last hidden states (..., D) -> logits over the whole vocabulary (..., V). Pretraining and tutorials only."""
+        return F.linear(self.head_hidden(x), self.word.weight, self.head.bias)

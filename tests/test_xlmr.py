@@ -1,0 +1,104 @@
+"""The encoder against transformers: live where it is installed, and always against numbers that transformers gave once."""
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import random_encoder
+from minirosprompt.weights import key_map, save_encoder, to_hugging_face
+from minirosprompt.xlmr import Config, XLMR
+
+GOLDEN = Path(__file__).parent / "golden.json"
+SMALL = Config(vocab_size=50, width=16, layers=2, heads=4, ffn=24, positions=20)
+IDS = torch.tensor([[0, 7, 49, 30, 11, 2], [0, 5, 49, 2, 1, 1]])
+
+
+def written_out_weights(config):
+    """Weights from a formula, so that golden numbers need no weight file: entry i of tensor t is sin(i + 7 t) / 3."""
+    encoder = XLMR(config)
+    theirs = to_hugging_face(encoder.state_dict())
+    for t, (name, weight) in enumerate(sorted(theirs.items())):
+        norm = "LayerNorm.weight" in name or "layer_norm.weight" in name
+        weight.copy_((torch.arange(weight.numel(), dtype=torch.float64) + 7 * t).sin().div(3).add(norm).view(weight.shape))
+    return encoder.requires_grad_(False).eval()
+
+
+def test_golden_activations():
+    golden, encoder = json.loads(GOLDEN.read_text()), written_out_weights(SMALL)
+    real = IDS != 1
+    x = encoder(encoder.word(IDS), real)
+    torch.testing.assert_close(x[real], torch.tensor(golden["hidden"]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder.logits(x)[real], torch.tensor(golden["logits"]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("config, B, T", [(SMALL, 2, 6), (Config(300, 64, 3, 4, 128, 70), 5, 33), (Config(300, 64, 3, 4, 128, 70), 1, 68),
+                                          (Config(1000, 48, 1, 2, 64, 40), 3, 1), (Config(layers=12), 2, 24)])
+def test_parity_with_transformers(config, B, T, tmp_path):
+    """Hidden states and logits, several shapes, with padding; the last one has XLM-R base's sizes."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    theirs = transformers.XLMRobertaForMaskedLM(transformers.XLMRobertaConfig(
+        vocab_size=config.vocab_size, hidden_size=config.width, num_hidden_layers=config.layers, num_attention_heads=config.heads,
+        intermediate_size=config.ffn, max_position_embeddings=config.positions, type_vocab_size=1, layer_norm_eps=1e-5,
+        pad_token_id=1)).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = XLMR.from_pretrained(tmp_path)
+    ids = torch.randint(4, config.vocab_size - 1, (B, T))
+    for row in range(1, B):
+        ids[row, max(1, T - 3 * row):] = 1
+    real = ids != 1
+    with torch.no_grad():
+        want = theirs(input_ids=ids, attention_mask=real.long(), output_hidden_states=True)
+        x = ours(ours.word(ids), real)
+    assert (x - want.hidden_states[-1])[real].abs().max() <= 1e-5
+    assert (ours.logits(x) - want.logits)[real].abs().max() <= 1e-5
+
+
+def test_transformers_reads_what_we_write(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    encoder = random_encoder(SMALL)
+    save_encoder(tmp_path, encoder, torch.float32)
+    theirs = transformers.XLMRobertaForMaskedLM.from_pretrained(tmp_path).eval()
+    real = IDS != 1
+    with torch.no_grad():
+        want = theirs(input_ids=IDS, attention_mask=real.long()).logits
+    assert (encoder.logits(encoder(encoder.word(IDS), real)) - want)[real].abs().max() <= 1e-5
+
+
+def test_stopping_at_the_mask_is_exact():
+    encoder, real, at = random_encoder(SMALL), IDS != 1, torch.tensor([2, 2])
+    everywhere = encoder(encoder.word(IDS), real)
+    torch.testing.assert_close(encoder(encoder.word(IDS), real, at), everywhere[torch.arange(2), at], atol=1e-5, rtol=0)
+
+
+def test_padding_changes_nothing():
+    encoder = random_encoder(SMALL)
+    alone = encoder(encoder.word(IDS[1:, :4]))
+    torch.testing.assert_close(encoder(encoder.word(IDS), IDS != 1)[1, :4], alone[0], atol=1e-5, rtol=0)
+
+
+def test_base_has_the_published_number_of_parameters():
+    """278,885,778 with the pooler (facts of the published checkpoint), whose 768 x 768 + 768 we do not have."""
+    with torch.device("meta"):
+        base = XLMR(Config())
+    assert sum(w.numel() for w in base.parameters()) == 278_885_778 - (768 * 768 + 768)
+    assert Config().max_tokens == 512
+
+
+def test_too_long():
+    encoder = random_encoder(SMALL)
+    encoder(torch.zeros(1, 18, 16))
+    with pytest.raises(ValueError, match="19 tokens"):
+        encoder(torch.zeros(1, 19, 16))
+
+
+def test_key_map_is_a_bijection():
+    ours = list(key_map(3).values())
+    assert len(ours) == len(set(ours))
+    with torch.device("meta"):
+        state = XLMR(Config(layers=3)).state_dict()
+    assert {name for name, _ in ours} == set(state)
+    assert {name: torch.Size(w.shape) for name, w in to_hugging_face(state).items()}.keys() == key_map(3).keys()
+    assert math.prod(to_hugging_face(state)["roberta.encoder.layer.2.attention.self.key.weight"].shape) == 768 * 768

@@ -1,0 +1,234 @@
+"""Train a soft prompt for a frozen XLM-R with group DRO, and test it on classes and languages it has never seen.
+
+    python train.py                                             # pocket encoder, MiniTopics, about a minute on 2 cores
+    python train.py --seeds 0 1 2 3 4                           # mean ± sd over five seeds
+    python train.py --objective group-dro --group-by lang,label --eta 0.3
+    python train.py --encoder FOLDER --data FOLDER --source eng_Latn --seen sports,health
+    python train.py --resume runs/NAME                          # after an interruption
+"""
+import argparse
+import csv
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from eval import Reader, check_names, load_resource, report, score
+from minirosprompt import UserError
+from minirosprompt.checkpoint import environment, load_state, pick_device, read_json, save_state, write_json, writing
+from minirosprompt.data import (MINITOPICS, MINITOPICS_SEEN, MINITOPICS_SOURCE, balanced_batch, few_shot, groups_of,
+                                load_label_words, load_split)
+from minirosprompt.dro import group_losses, update_log_q
+from minirosprompt.prompt import PromptedEncoder, init_prompt, load_prompt, pad, save_prompt
+
+METHOD = {"erm": "soft-erm", "group-dro": "soft-group-dro"}
+
+
+def arguments(argv):
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    g = p.add_argument_group("what is read")
+    g.add_argument("--encoder", default="pocket", help='"pocket" or a folder in Hugging Face layout (default: pocket)')
+    g.add_argument("--data", default=str(MINITOPICS), help="data folder (default: MiniTopics)")
+    g.add_argument("--seen", type=names, help="classes to train on, with commas (default: MiniTopics' seven; else all)")
+    g.add_argument("--source", type=names, help="languages to train on, with commas (default: MiniTopics' four; else all)")
+    g.add_argument("--label-languages", type=names, help="languages of the label words (default: all in labels.json)")
+    g.add_argument("--shots", type=positive, default=8, help="training texts a class and source language (default: 8)")
+    g = p.add_argument_group("prompt and verbalizer")
+    g.add_argument("--template", default="{prompt} {text} {mask}", help="where prompt, text and mask go (default: %(default)s)")
+    g.add_argument("--hard-prompt", default="Topic:", help="the baseline's words, and what --init words starts from "
+                                                           "(default: %(default)s)")
+    g.add_argument("--prompt-length", type=positive, default=4, help="soft prompt vectors P (default: 4)")
+    g.add_argument("--init", choices=["words", "vocab", "normal"], default="words", help="soft prompt before training: the "
+                   "hard prompt's words, random tokens, or noise (default: words)")
+    g.add_argument("--k", type=positive, default=12, help="neighbours K of a label word (default: 12)")
+    g.add_argument("--combine", choices=["max", "mean"], default="max", help="over a class's label words (default: max)")
+    g.add_argument("--calibration", choices=["none", "contextual"], default="none", help="subtract the scores of an empty "
+                   "text at test time (default: none)")
+    g = p.add_argument_group("training")
+    g.add_argument("--objective", nargs="+", choices=list(METHOD), default=["erm", "group-dro"],
+                   help="plain mean loss, worst-group loss, or both, one after the other (default: both)")
+    g.add_argument("--group-by", type=names, default=["lang"], help="columns that make the groups, with commas (default: lang)")
+    g.add_argument("--eta", type=nonnegative, default=0.3, help="step size of the group weights q (default: 0.3)")
+    g.add_argument("--adjustment", type=nonnegative, default=0.0, help="C of the generalisation adjustment C / sqrt(n_g) "
+                                                                       "(default: 0)")
+    g.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one training run each (default: 0 1 2)")
+    g.add_argument("--steps", type=positive, default=100, help="(default: 100)")
+    g.add_argument("--batch-size", type=positive, default=32, help="texts a step, the same number a group (default: 32)")
+    g.add_argument("--lr", type=nonnegative, default=1e-2, help="AdamW's, constant (default: 0.01)")
+    g.add_argument("--label-smoothing", type=nonnegative, default=0.0, help="(default: 0)")
+    g.add_argument("--drift", type=nonnegative, default=0.0, help="penalty on ||prompt - initial prompt||^2 (default: 0)")
+    g.add_argument("--episode", type=positive, help="score each step against so many random seen classes (default: all)")
+    g.add_argument("--select-every", type=positive, default=10, help="steps between looks at dev, and checkpoints (default: 10)")
+    g = p.add_argument_group("run")
+    g.add_argument("--split", choices=["test", "dev"], default="test", help="what the table is about (default: test)")
+    g.add_argument("--name", help="folder under runs/ (default: the time)")
+    g.add_argument("--resume", metavar="RUN", help="go on with this run's folder, under its own settings")
+    g.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: cuda where there is one)")
+    g.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of the encoder (default: float32)")
+    args = p.parse_args(argv)
+    if args.resume:
+        run = Path(args.resume)
+        args = argparse.Namespace(**read_json(run / "config.json"))
+        return args, run
+    args.encoder, args.data = (x if x == "pocket" else str(Path(x)) for x in (args.encoder, args.data))
+    run = Path("runs") / (args.name or time.strftime("%Y%m%d-%H%M%S"))
+    if run.exists():
+        raise UserError(f"{run} exists: choose another --name, or go on with it by --resume {run}")
+    return args, run
+
+
+def names(text):
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def nonnegative(text):
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError("must be a number from 0")
+    return number
+
+
+def choose_classes_and_languages(args, examples):
+    """Fills in --seen and --source, and refuses names that the data do not have."""
+    mini = Path(args.data) == MINITOPICS
+    for flag, default, have in (("seen", MINITOPICS_SEEN, {e.label for e in examples}),
+                                ("source", MINITOPICS_SOURCE, {e.lang for e in examples})):
+        chosen = getattr(args, flag) or (default if mini else sorted(have))
+        unknown = [name for name in chosen if name not in have]
+        if unknown:
+            raise UserError(f"--{flag}: {', '.join(unknown)} not in {args.data}'s train split, which has "
+                            f"{', '.join(sorted(have))}")
+        setattr(args, flag, chosen)
+
+
+def train(args, objective, seed, reader, label_words, shots, dev, folder):
+    """-> the soft prompt (P, D) with the best worst-group dev accuracy. Checkpoints in `folder`, resumes from there.
+
+    label_words: of the seen classes alone; shots: Examples to train on; dev: Examples to select on.
+    """
+    device, verbalizer, classes = reader.device, reader.verbalizer(label_words), list(label_words)
+    initial = init_prompt(args.init, args.prompt_length, reader.encoder, reader.tokenizer, args.hard_prompt, seed)
+    model = PromptedEncoder(reader.encoder, reader.tokenizer.mask, initial).to(device)
+    initial = initial.to(device)
+    optimizer = torch.optim.AdamW([model.prompt], lr=args.lr, weight_decay=0.0)
+
+    template = reader.template(args.prompt_length)
+    rows = template.encode(e.text for e in shots)
+    gold = torch.tensor([classes.index(e.label) for e in shots], device=device)
+    groups, group_names = groups_of(shots, args.group_by)
+    dev_groups, dev_names = groups_of(dev, args.group_by)
+    dev_gold = torch.tensor([classes.index(e.label) for e in dev])
+    G = len(group_names)
+    n = torch.bincount(torch.tensor(groups), minlength=G)                        # (G,) training texts a group
+    adjustment = (args.adjustment / n.sqrt()).to(device)
+    groups_on_device = torch.tensor(groups, device=device)
+    log_q = torch.full((G,), 1 / G, device=device).log()                    # q starts uniform
+
+    step, best, log = 0, {"accuracy": -1.0}, []
+    if (folder / "last.pt").exists():
+        state = load_state(folder / "last.pt")
+        step, best, log, log_q = state["step"], state["best"], state["log"], state["log_q"].to(device)
+        model.prompt.data.copy_(state["prompt"])
+        optimizer.load_state_dict(state["optimizer"])
+
+    bar = tqdm(total=args.steps, initial=step, desc=f"{METHOD[objective]} seed {seed}", unit="step", delay=1)
+    while step < args.steps:
+        batch = balanced_batch(groups, G, args.batch_size, seed, step)
+        h = model(pad([rows[i] for i in batch], device))                    # (B, D)
+        scores = verbalizer.scores(h)                                            # (B, C)
+        if args.episode:  # a random subset of the classes, and the gold one: learn the task, not the label set
+            generator = torch.Generator().manual_seed(seed * 10**6 + step)
+            out = torch.randperm(len(classes), generator=generator)[args.episode:].to(device)
+            barred = torch.zeros_like(scores, dtype=torch.bool)
+            barred[:, out] = True
+            barred[torch.arange(len(batch)), gold[batch]] = False
+            scores = scores.masked_fill(barred, -1e4)
+        losses = F.cross_entropy(scores, gold[batch], reduction="none", label_smoothing=args.label_smoothing)  # (B,)
+
+        # Group DRO (Sagawa et al. 2020, Algorithm 1):
+        #     q_g <- q_g exp(eta (loss_g + C / sqrt(n_g)));   q <- q / sum(q);   step on  sum_g q_g loss_g
+        loss_g, count = group_losses(losses, groups_on_device[batch], G)         # (G,), (G,)
+        if objective == "group-dro":
+            log_q = update_log_q(log_q, loss_g, count > 0, args.eta, adjustment)
+            weight = log_q.exp()
+        else:  # ERM: the mean over the batch
+            weight = count / len(batch)
+        loss = (weight * loss_g).sum() + args.drift * (model.prompt - initial).square().sum()
+
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        step += 1
+        bar.update()
+        if step % args.select_every == 0 or step == args.steps:
+            if not torch.isfinite(loss):
+                raise UserError(f"{folder}: the loss is {loss.item()} at step {step}; use a smaller --lr (now {args.lr})")
+            dev_scores = score(model, verbalizer, template, [e.text for e in dev])
+            right = (dev_scores.argmax(1) == dev_gold).float()
+            dev_loss = F.cross_entropy(dev_scores, dev_gold, reduction="none")
+            by_group = torch.tensor(dev_groups)
+            worst = group_losses(right, by_group, len(dev_names))[0].min().item()
+            worst_loss = group_losses(dev_loss, by_group, len(dev_names))[0].max().item()
+            if (worst, -worst_loss) > (best["accuracy"], -best.get("loss", 0)):  # the dev split is small: ties are common
+                best = {"accuracy": worst, "loss": worst_loss, "step": step, "prompt": model.prompt.detach().cpu().clone()}
+            log.append([step, loss.item(), worst, worst_loss, *weight.tolist()])
+            bar.set_postfix(loss=f"{loss.item():.3f}", worst_dev=f"{worst:.2f}", worst_q=group_names[weight.argmax()])
+            save_state(folder / "last.pt", {"step": step, "prompt": model.prompt.detach().cpu(), "best": best, "log": log,
+                                            "log_q": log_q.cpu(), "optimizer": optimizer.state_dict()})
+    bar.close()
+    with writing(folder / "log.csv") as file:
+        csv.writer(file).writerows([["step", "loss", "worst_dev_accuracy", "worst_dev_loss",
+                                     *("q " + name for name in group_names)], *log])
+    return best["prompt"].to(device)
+
+
+def main(argv=None):
+    args, run = arguments(argv)
+    device, dtype = pick_device(args.device, args.dtype)
+    examples = load_split(args.data, "train")
+    choose_classes_and_languages(args, examples)
+    label_words = load_label_words(Path(args.data) / "labels.json", args.label_languages)
+    tested = load_split(args.data, args.split)
+    check_names(examples + tested, label_words, args.data)
+    dev = [e for e in load_split(args.data, "dev") if e.label in args.seen and e.lang in args.source]
+    if not dev:
+        raise UserError(f"{args.data}: the dev split has no text of the seen classes in the source languages to select on")
+    reader = Reader(vars(args), device, dtype)
+    reader.template(args.hard_prompt)  # an impossible template is refused before anything is written
+    write_json(run / "config.json", vars(args))
+    write_json(run / "env.json", environment(device))
+
+    texts = [e.text for e in tested]
+    scores = {("hard", 0): reader.classify(texts, label_words, None)}
+    for seed in args.seeds:
+        shots = few_shot(examples, args.seen, args.source, args.shots, seed)
+        for objective in args.objective:
+            folder, method = run / f"{METHOD[objective]}-{seed}", METHOD[objective]
+            path = folder / "prompt.safetensors"
+            if path.exists():  # --resume: this one is done
+                prompt = load_prompt(path, reader.encoder)[0].to(device)
+            else:
+                seen_words = {label: label_words[label] for label in args.seen}
+                prompt = train(args, objective, seed, reader, seen_words, shots, dev, folder)
+                save_prompt(path, prompt, reader.encoder, {"method": method, "seed": str(seed), "encoder": args.encoder,
+                                                           "settings": json.dumps(reader.settings)})
+            scores[method, seed] = reader.classify(texts, label_words, prompt)
+    report(run, vars(args), tested, label_words, scores, load_resource(args.encoder))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (UserError, OSError) as error:
+        sys.exit(print(f"train.py: {error}", file=sys.stderr) or 2)
