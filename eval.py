@@ -16,8 +16,9 @@ import torch
 from tqdm import tqdm
 
 from minirosprompt import UserError, metrics
+from minirosprompt.cli import Parser, names, run as run_script
 from minirosprompt.checkpoint import pick_device, read_json, write_json, writing
-from minirosprompt.data import length_buckets, load_label_words, load_split
+from minirosprompt.data import data_folder, length_buckets, load_label_words, load_split
 from minirosprompt.prompt import PromptedEncoder, Template, load_prompt, pad
 from minirosprompt.tokenizer import Tokenizer
 from minirosprompt.verbalizer import Verbalizer
@@ -125,7 +126,7 @@ def load_resource(encoder):
 
 
 def arguments(argv):
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--run", type=Path, help="folder of a run, or one prompt.safetensors (default: the newest under runs/)")
     p.add_argument("--encoder", help="if it lies elsewhere than in training")
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: cuda where there is one)")
@@ -159,13 +160,13 @@ def main(argv=None):
         prompt, metadata = load_prompt(path, reader.encoder)
         prompts[metadata["method"], int(metadata["seed"])] = prompt.to(device)
 
-    label_words = load_label_words(Path(settings["data"]) / "labels.json", settings["label_languages"]) \
-        if args.data or not args.labels or Path(settings["data"], "labels.json").exists() else {}
+    path, label_words = data_folder(settings["data"]) / "labels.json", {}
+    if path.exists() or not args.labels:
+        label_words = load_label_words(path, settings["label_languages"])
     if args.labels and Path(args.labels).suffix == ".json":
         label_words = load_label_words(args.labels)
     elif args.labels:  # a class's label words are those of the data set if it has the class, else its own name
-        chosen = [name.strip() for name in args.labels.split(",") if name.strip()]
-        label_words = {name: label_words.get(name, [name]) for name in dict.fromkeys(chosen)}
+        label_words = {name: label_words.get(name, [name]) for name in names(args.labels)}
     if args.show_neighbours:
         for label, word, pieces in reader.verbalizer(label_words).neighbours:
             print(f"{label}\t{word}\t" + " ".join(f"{piece} {weight:.2f}" for piece, weight in pieces))
@@ -204,7 +205,4 @@ def read_settings(path):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        sys.exit(print(f"eval.py: {error}", file=sys.stderr) or 2)
+    run_script(main)

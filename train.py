@@ -9,7 +9,6 @@
 import argparse
 import csv
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -19,9 +18,10 @@ from tqdm import tqdm
 
 from eval import Reader, check_names, load_resource, report, score
 from minirosprompt import UserError
+from minirosprompt.cli import Parser, below_one, names, nonnegative, positive, run as run_script
 from minirosprompt.checkpoint import environment, load_state, pick_device, read_json, save_state, write_json, writing
-from minirosprompt.data import (MINITOPICS, MINITOPICS_SEEN, MINITOPICS_SOURCE, balanced_batch, few_shot, groups_of,
-                                load_label_words, load_split)
+from minirosprompt.data import (MINITOPICS_SEEN, MINITOPICS_SOURCE, balanced_batch, data_folder, few_shot,
+                                groups_of, load_label_words, load_split)
 from minirosprompt.dro import group_losses, update_log_q
 from minirosprompt.prompt import PromptedEncoder, init_prompt, load_prompt, pad, save_prompt
 
@@ -29,10 +29,10 @@ METHOD = {"erm": "soft-erm", "group-dro": "soft-group-dro"}
 
 
 def arguments(argv):
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     g = p.add_argument_group("what is read")
     g.add_argument("--encoder", default="pocket", help='"pocket" or a folder in Hugging Face layout (default: pocket)')
-    g.add_argument("--data", default=str(MINITOPICS), help="data folder (default: MiniTopics)")
+    g.add_argument("--data", default="minitopics", help='"minitopics" or a data folder (default: minitopics)')
     g.add_argument("--seen", type=names, help="classes to train on, with commas (default: MiniTopics' seven; else all)")
     g.add_argument("--source", type=names, help="languages to train on, with commas (default: MiniTopics' four; else all)")
     g.add_argument("--label-languages", type=names, help="languages of the label words (default: all in labels.json)")
@@ -59,7 +59,7 @@ def arguments(argv):
     g.add_argument("--steps", type=positive, default=100, help="(default: 100)")
     g.add_argument("--batch-size", type=positive, default=32, help="texts a step, the same number a group (default: 32)")
     g.add_argument("--lr", type=nonnegative, default=1e-2, help="AdamW's, constant (default: 0.01)")
-    g.add_argument("--label-smoothing", type=nonnegative, default=0.0, help="(default: 0)")
+    g.add_argument("--label-smoothing", type=below_one, default=0.0, help="(default: 0)")
     g.add_argument("--drift", type=nonnegative, default=0.0, help="penalty on ||prompt - initial prompt||^2 (default: 0)")
     g.add_argument("--episode", type=positive, help="score each step against so many random seen classes (default: all)")
     g.add_argument("--select-every", type=positive, default=10, help="steps between looks at dev, and checkpoints (default: 10)")
@@ -74,34 +74,15 @@ def arguments(argv):
         run = Path(args.resume)
         args = argparse.Namespace(**read_json(run / "config.json"))
         return args, run
-    args.encoder, args.data = (x if x == "pocket" else str(Path(x)) for x in (args.encoder, args.data))
     run = Path("runs") / (args.name or time.strftime("%Y%m%d-%H%M%S"))
     if run.exists():
         raise UserError(f"{run} exists: choose another --name, or go on with it by --resume {run}")
     return args, run
 
 
-def names(text):
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
-def nonnegative(text):
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError("must be a number from 0")
-    return number
-
-
 def choose_classes_and_languages(args, examples):
     """Fills in --seen and --source, and refuses names that the data do not have."""
-    mini = Path(args.data) == MINITOPICS
+    mini = args.data == "minitopics"
     for flag, default, have in (("seen", MINITOPICS_SEEN, {e.label for e in examples}),
                                 ("source", MINITOPICS_SOURCE, {e.lang for e in examples})):
         chosen = getattr(args, flag) or (default if mini else sorted(have))
@@ -198,14 +179,15 @@ def main(argv=None):
     device, dtype = pick_device(args.device, args.dtype)
     examples = load_split(args.data, "train")
     choose_classes_and_languages(args, examples)
-    label_words = load_label_words(Path(args.data) / "labels.json", args.label_languages)
+    label_words = load_label_words(data_folder(args.data) / "labels.json", args.label_languages)
     tested = load_split(args.data, args.split)
     check_names(examples + tested, label_words, args.data)
     dev = [e for e in load_split(args.data, "dev") if e.label in args.seen and e.lang in args.source]
     if not dev:
         raise UserError(f"{args.data}: the dev split has no text of the seen classes in the source languages to select on")
     reader = Reader(vars(args), device, dtype)
-    reader.template(args.hard_prompt)  # an impossible template is refused before anything is written
+    reader.template(args.hard_prompt), reader.template(args.prompt_length), reader.verbalizer(label_words)
+    groups_of(dev, args.group_by), groups_of(examples, args.group_by)  # what cannot work is refused before anything is written
     write_json(run / "config.json", vars(args))
     write_json(run / "env.json", environment(device))
 
@@ -228,7 +210,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (UserError, OSError) as error:
-        sys.exit(print(f"train.py: {error}", file=sys.stderr) or 2)
+    run_script(main)

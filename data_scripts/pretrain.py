@@ -1,19 +1,17 @@
 """Pretrain a small XLM-R from scratch: where the encoder's knowledge comes from.
 
-    python data_scripts/pretrain.py --out runs/pocket              # what made minirosprompt/pocket
-    python data_scripts/pretrain.py --out runs/try --minutes 2     # a look at the first plateau
-    python data_scripts/pretrain.py --out runs/pocket --resume     # after an interruption
+    python data_scripts/pretrain.py --out runs/pocket                 # what made minirosprompt/pocket, under an hour on 2 cores
+    python data_scripts/pretrain.py --out runs/try --tokens 3000000   # a look at the first plateau
+    python data_scripts/pretrain.py --out runs/pocket --resume        # after an interruption
 
-The text is generated from MiniTopics (minirosprompt/pocket/minitopics): documents of 3-6 sentences about one topic, some of
+The text is generated from MiniTopics (minirosprompt/pocket/minitopics): documents about one topic, sentences or bare lists, some of
 which name their topic, alone (masked LM) or followed by their translation (translation LM, Conneau & Lample 2019), mixed
 with the unlabelled sentences of the train split. Dev and test sentences are never read here, nor is a sentence's topic.
 """
 import argparse
 import csv
-import json
 import math
 import random
-import re
 import sys
 import tempfile
 import time
@@ -28,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from eval import score
 from minirosprompt import UserError
 from minirosprompt.checkpoint import load_state, pick_device, save_state, write_json, writing
+from minirosprompt.cli import Parser, below_one, nonnegative, positive, run as run_script
 from minirosprompt.data import MINITOPICS, MINITOPICS_SEEN, MINITOPICS_SOURCE, load_label_words, load_split
 from minirosprompt.prompt import PromptedEncoder, Template, pad
 from minirosprompt.tokenizer import BOS, EOS, PAD, Tokenizer
@@ -40,7 +39,7 @@ LANGUAGES = ["eng_Latn", "zho_Hans", "spa_Latn", "rus_Cyrl", "deu_Latn", "fra_La
              "hin_Deva", "swh_Latn", "yor_Latn"]
 ZIPF = 0.5
 NAMED = 0.3      # share of documents that name their topic, once
-SENTENCES = (3, 6)  # sentences a document
+LISTS = 0.5      # share of documents that are bare lists of concepts
 NOISE = 0.1      # share of concepts that come from another topic
 
 
@@ -58,6 +57,7 @@ class World:
         self.topics = sorted(self.concepts)
         frames = rows("frames.tsv")
         self.frames = [row for row in frames if "{0}" in row["eng_Latn"]]
+        self.slots = [row["eng_Latn"].count("{") for row in self.frames]  # a frame is drawn as often as it holds concepts
         self.naming = [row for row in frames if "{topic}" in row["eng_Latn"]]
         sentences = {}
         for row in rows("sentences.tsv"):
@@ -74,20 +74,28 @@ class World:
                 return lang
 
     def document(self, rng, topic=None, named=None):
-        """-> a function lang -> text: 3 to 6 frames filled with concepts of one topic, one of them perhaps naming it."""
+        """-> a function lang -> text about one topic, which it perhaps names.
+
+        Either 3 to 6 frames filled with the topic's concepts, or a bare list of 5 to 8 of them, like the tags of a page.
+        """
         topic = topic or rng.choice(self.topics)
-        sentences = []
-        for _ in range(rng.randint(*SENTENCES)):
-            chosen = rng.sample(self.concepts[topic], 3)
-            chosen = [rng.choice(self.concepts[rng.choice(self.topics)]) if rng.random() < NOISE else c for c in chosen]
-            sentences.append((rng.choice(self.frames), chosen, None))
+
+        def concepts(n):
+            return [rng.choice(self.concepts[rng.choice(self.topics)]) if rng.random() < NOISE else concept
+                    for concept in rng.sample(self.concepts[topic], n)]
+
+        if rng.random() < LISTS:
+            sentences = [(None, concepts(rng.randint(5, 8)), None)]
+        else:
+            sentences = [(rng.choices(self.frames, self.slots)[0], concepts(3), None) for _ in range(rng.randint(3, 6))]
         if rng.random() < NAMED if named is None else named:
             where = rng.randint(0, len(sentences))
             sentences.insert(where, (rng.choice(self.naming), [], rng.choice(self.labels[topic])))
 
         def render(lang):
-            filled = (frame[lang].format(*(c[lang] for c in concepts), topic=label and label[lang])
-                      for frame, concepts, label in sentences)
+            comma = {"zho_Hans": "、", "arb_Arab": "، "}.get(lang, ", ")
+            filled = (frame[lang].format(*(c[lang] for c in chosen), topic=label and label[lang]) if frame
+                      else comma.join(c[lang] for c in chosen) for frame, chosen, label in sentences)
             return ("" if lang == "zho_Hans" else " ").join(capital(text, lang) for text in filled)
         return render
 
@@ -141,33 +149,33 @@ def encode(tokenizer, texts, sample, max_tokens):
     return ids[:max_tokens]
 
 
-def batches(world, tokenizer, args, start):
+POOL = 16  # batches that are generated, sorted by length and shuffled together
+
+
+def batches(world, tokenizer, args, pool=0, skip=0):
     """Endless batches of about args.batch_tokens tokens, of texts of similar length (so that little is padding).
 
-    Pool number n depends on (seed, n) alone, so a resumed run goes on with the batches it would have had.
+    Yields (ids (B, T), number of its pool, number in its pool). A pool depends on (seed, its number) alone, so a resumed run
+    goes on with the batches it would have had. Subword regularisation comes in halfway, when the words are known whole.
     """
-    pool_size, step, n = 64, 0, 0
     while True:
-        rng = random.Random(f"{args.seed} {n}")
+        rng = random.Random(f"{args.seed} {pool}")
         sentencepiece.set_random_generator_seed(rng.randrange(2**31))
-        rows, cut = [], []
-        while sum(map(len, rows)) < pool_size // 4 * args.batch_tokens:
-            sample = args.subword_alpha if rng.random() < 0.5 else None
+        late, rows, cut, batch = pool * POOL * args.batch_tokens > args.tokens / 2, [], [], []
+        while sum(map(len, rows)) < POOL * args.batch_tokens:
+            sample = args.subword_alpha if late and rng.random() < 0.5 else None
             rows.append(encode(tokenizer, world.texts(rng, args.translation, args.sentences), sample, args.max_tokens))
-        rows.sort(key=len)
-        batch = []
-        for row in rows:
+        for row in sorted(rows, key=len):
             if batch and (len(batch) + 1) * len(row) > args.batch_tokens:
                 cut.append(batch)
                 batch = []
             batch.append(row)
         cut.append(batch)
         rng.shuffle(cut)
-        for batch in cut:
-            if step >= start:
-                yield pad(batch)
-            step += 1
-        n += 1
+        for i, batch in enumerate(cut):
+            if i >= skip:
+                yield pad(batch), pool, i
+        pool, skip = pool + 1, 0
 
 
 def word_starts(tokenizer):
@@ -177,15 +185,26 @@ def word_starts(tokenizer):
                          for i, piece in enumerate(pieces)])
 
 
-def mask_tokens(ids, starts, mask_id, rate, generator):
-    """BERT's masking, of whole words: `rate` of them are chosen; of their tokens 80 % become <mask>, 10 % a random token,
-    10 % stay. Whole words, because half a masked word is guessed from its other half, and nothing is learnt of its topic.
+def mask_rates(rows, vocab_size, rate, common):
+    """(V,) probability of masking each id: `rate`, less for common ones, by Mikolov et al. 2013: rate sqrt(common / f).
 
-    ids: (B, T), starts: (V,) from word_starts -> (corrupted ids (B, T), chosen (B, T) bool)
+    f is an id's frequency in `rows`. Nouns carry the topic, and without this most masks would fall on "the" and ",".
+    """
+    f = torch.bincount(torch.cat([torch.tensor(row) for row in rows]), minlength=vocab_size).float()
+    return rate * (common * f.sum() / f.clamp(min=1)).sqrt().clamp(max=1)
+
+
+def mask_tokens(ids, starts, rates, mask_id, generator):
+    """BERT's masking, of whole words: of a chosen word's tokens 80 % become <mask>, 10 % a random token, 10 % stay.
+
+    Whole words, because half a masked word is guessed from its other half, and nothing is learnt of its topic. A word is
+    chosen with the probability of its rarest piece. ids: (B, T), starts: (V,) from word_starts, rates: (V,) from mask_rates
+    -> (corrupted ids (B, T), chosen (B, T) bool)
     """
     ordinary = (ids != PAD) & (ids != BOS) & (ids != EOS)
     dice = torch.rand(2, *ids.shape, generator=generator)
     word = starts[ids].cumsum(1) - 1                                             # (B, T) number of the word in its row
+    rate = torch.zeros(ids.shape).scatter_reduce(1, word, rates[ids], "amax").gather(1, word)
     chosen = ordinary & (dice[0].gather(1, word) < rate)
     random_ids = torch.randint(EOS + 2, mask_id, ids.shape, generator=generator)
     corrupted = torch.where(chosen & (dice[1] < 0.8), mask_id, ids)
@@ -230,119 +249,129 @@ def zero_shot(model, tokenizer, folder):
     return (scores.argmax(1) == torch.tensor([list(words).index(e.label) for e in dev])).float().mean().item()
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--out", required=True, help="folder for the encoder, in Hugging Face layout")
-    p.add_argument("--minitopics", default=MINITOPICS, help="folder with the three tables")
-    p.add_argument("--resume", action="store_true", help="go on from OUT/pretrain.pt")
-    p.add_argument("--vocab-size", type=int, default=8000, help="V, special tokens included")
-    p.add_argument("--width", type=int, default=128, help="D")
-    p.add_argument("--layers", type=int, default=3)
-    p.add_argument("--heads", type=int, default=4, help="H")
-    p.add_argument("--max-tokens", type=int, default=128, help="longest sequence")
-    p.add_argument("--translation", type=float, default=0.5, help="share of examples that are translation pairs")
-    p.add_argument("--sentences", type=float, default=0.2, help="share of examples that are (unlabelled) train sentences")
-    p.add_argument("--mask-rate", type=float, default=0.2, help="share of tokens to predict")
-    p.add_argument("--subword-alpha", type=float, default=0.3, help="subword regularisation, in half of the examples")
-    p.add_argument("--tokens", type=float, default=30e6, help="tokens to train on, padding included")
-    p.add_argument("--minutes", type=float, default=math.inf, help="stop earlier, after so many minutes")
-    p.add_argument("--batch-tokens", type=int, default=4096)
-    p.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
-    p.add_argument("--look-every", type=int, default=250, help="steps between looks at the validation loss, and checkpoints")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="bfloat16: autocast")
-    args = p.parse_args()
-    device, dtype = pick_device(args.device, args.dtype)
-    out, world = Path(args.out), World(args.minitopics)
-    out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(args.seed)
+def new_model(config):
+    """Random weights. XLM-R's own N(0, 0.02) fits its width of 768; a narrow model would hardly start with it."""
+    model = XLMR(config)
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):
+            torch.nn.init.normal_(module.weight, std=module.weight.shape[1] ** -0.5)
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.zeros_(module.bias)
+    return model
 
+
+def arguments():
+    p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--out", type=Path, required=True, help="folder for the encoder, in Hugging Face layout")
+    p.add_argument("--minitopics", type=Path, default=MINITOPICS, help="folder with the three tables (default: the one that ships)")
+    p.add_argument("--resume", action="store_true", help="go on from OUT/pretrain.pt")
+    p.add_argument("--minutes", type=nonnegative, default=math.inf, help="stop after so many; --resume goes on (default: never)")
+    p.add_argument("--look-every", type=positive, default=500, help="steps between validations and checkpoints (default: 500)")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: cuda where there is one)")
+    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="bfloat16 is autocast; on CPUs without "
+                   "native bfloat16 it is slower (default: float32)")
+    g = p.add_argument_group("model")
+    g.add_argument("--vocab-size", type=positive, default=8000, help="V, special tokens included (default: 8000)")
+    g.add_argument("--width", type=positive, default=128, help="D (default: 128)")
+    g.add_argument("--layers", type=positive, default=3, help="(default: 3)")
+    g.add_argument("--heads", type=positive, default=4, help="H (default: 4)")
+    g.add_argument("--max-tokens", type=positive, default=128, help="longest sequence (default: 128)")
+    g = p.add_argument_group("training")
+    g.add_argument("--tokens", type=positive, default=36_000_000, help="tokens to train on (default: 36000000)")
+    g.add_argument("--batch-tokens", type=positive, default=2048, help="(default: 2048)")
+    g.add_argument("--lr", type=nonnegative, default=2e-3, help="peak learning rate (default: 0.002)")
+    g.add_argument("--translation", type=below_one, default=0.5, help="share of translation pairs (default: 0.5)")
+    g.add_argument("--sentences", type=below_one, default=0.2, help="share of unlabelled train sentences (default: 0.2)")
+    g.add_argument("--mask-rate", type=below_one, default=0.3, help="share of words to predict, fewer of the common ones "
+                                                                    "(default: 0.3)")
+    g.add_argument("--subword-alpha", type=nonnegative, default=0.3, help="temperature of subword regularisation (default: 0.3)")
+    return p.parse_args()
+
+
+def main():
+    args = arguments()
+    device, dtype = pick_device(args.device, args.dtype)
+    out, world = args.out, World(args.minitopics)
+    if (out / "pretrain.pt").exists() and not args.resume:
+        raise UserError(f"--out {out}: a pretraining lies there; go on with it by --resume, or choose another folder")
+    torch.manual_seed(args.seed)
     if not (args.resume and (out / TOKENIZER_FILE).exists()):
         train_tokenizer(world, out / TOKENIZER_FILE, args.vocab_size, random.Random(args.seed))
     tokenizer = Tokenizer(out / TOKENIZER_FILE)
     starts = word_starts(tokenizer)
-    model = XLMR(Config(tokenizer.vocab_size, args.width, args.layers, args.heads, 4 * args.width, args.max_tokens + 2))
-    for module in model.modules():  # XLM-R's own 0.02 fits its width of 768; in a narrow model attention would hardly start
-        if isinstance(module, torch.nn.Linear):
-            torch.nn.init.normal_(module.weight, std=module.in_features ** -0.5)
-            torch.nn.init.zeros_(module.bias)
-        if isinstance(module, torch.nn.Embedding):
-            torch.nn.init.normal_(module.weight, std=0.02)
+    model = new_model(Config(tokenizer.vocab_size, args.width, args.layers, args.heads, 4 * args.width, args.max_tokens + 2))
     model.to(device)
-    matrices = [w for w in model.parameters() if w.ndim == 2]
-    others = [w for w in model.parameters() if w.ndim < 2]
+    matrices, others = ([w for w in model.parameters() if (w.ndim == 2) == yes] for yes in (True, False))
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
                                   lr=args.lr, betas=(0.9, 0.98), fused=True)
-    tokens, step, log, spent = 0, 0, [], 0.0
+    state = {"step": 0, "tokens": 0, "seconds": 0.0, "pool": 0, "skip": 0, "running": None, "log": []}
     if args.resume:
-        state = load_state(out / "pretrain.pt")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        tokens, step, log, spent = state["tokens"], state["step"], state["log"], state["spent"]
+        saved = load_state(out / "pretrain.pt")
+        model.load_state_dict(saved.pop("model"))
+        optimizer.load_state_dict(saved.pop("optimizer"))
+        state = saved
     print(f"{sum(w.numel() for w in model.parameters()):,} parameters, {len(world.sentences)} train sentences a language, "
           f"{len(world.frames)} frames, {device}")
 
-    held_out = random.Random("held out")
-    held_out = [pad([encode(tokenizer, world.texts(held_out, args.translation, args.sentences), None, args.max_tokens)
-                     for _ in range(32)]) for _ in range(8)]
-    generator, source = torch.Generator(), batches(world, tokenizer, args, step)
-    started, running = time.time() - spent, None
+    rng = random.Random("held out")
+    held_out = [encode(tokenizer, world.texts(rng, args.translation, args.sentences), None, args.max_tokens) for _ in range(2000)]
+    rates = mask_rates(held_out, tokenizer.vocab_size, args.mask_rate, common=3e-4)
+    held_out = [pad(held_out[i:i + 32]) for i in range(0, 256, 32)]
+    generator = torch.Generator()
+
+    def masked(ids, seed):
+        """-> the three arguments of mlm_loss after the model, on the device."""
+        corrupted, chosen = mask_tokens(ids, starts, rates, tokenizer.mask, generator.manual_seed(seed))
+        return corrupted.to(device), chosen.to(device), ids.to(device)
 
     def look():
-        """A line of the log: validation loss and, so that the plateau can be seen, naming accuracy by language."""
+        """Validation loss, and two looks at what it is for, so that the plateau can be seen; then a checkpoint."""
         with torch.no_grad():
-            generator.manual_seed(7)
-            losses = [mlm_loss(model, *(t.to(device) for t in mask_tokens(ids, starts, tokenizer.mask, 0.15, generator)), ids.to(device))
-                      for ids in held_out]
-        naming = naming_accuracy(model, tokenizer, world)
-        line = {"step": step, "tokens": tokens, "minutes": round((time.time() - started) / 60, 2),
-                "train_loss": round(running, 4), "valid_loss": round(sum(losses).item() / len(losses), 4),
-                "zero_shot": round(zero_shot(model, tokenizer, args.minitopics), 3),
-                "naming": {lang: round(a, 3) for lang, a in naming.items()}}
+            valid = sum(mlm_loss(model, *masked(ids, 7)).item() for ids in held_out) / len(held_out)
+        naming, dev = naming_accuracy(model, tokenizer, world), zero_shot(model, tokenizer, args.minitopics)
         model.requires_grad_(True)  # PromptedEncoder froze it to look
-        log.append(line)
-        tqdm.write(f"step {step}: {tokens / 1e6:.1f} M tokens, loss {line['train_loss']:.3f}, valid {line['valid_loss']:.3f}, "
-                   f"dev sentences {line['zero_shot']:.0%}, naming {sum(naming.values()) / len(naming):.0%}, "
-                   f"lowest {min(naming, key=naming.get)} {min(naming.values()):.0%}")
-
-    def save():
-        save_state(out / "pretrain.pt", {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "tokens": tokens,
-                                         "step": step, "log": log, "spent": time.time() - started})
-        write_json(out / "pretrain.json", {"settings": {k: v for k, v in vars(args).items() if k != "minutes"}
-                                           | {"minitopics": "minitopics", "out": None}, "log": log})
+        state["seconds"] = time.time() - started
+        state["log"].append({"step": state["step"], "tokens": state["tokens"], "minutes": round(state["seconds"] / 60, 1),
+                             "train_loss": state["running"] and round(state["running"], 4), "valid_loss": round(valid, 4),
+                             "zero_shot": round(dev, 3), "naming": {lang: round(a, 3) for lang, a in naming.items()}})
+        tqdm.write(f"step {state['step']}: {state['tokens'] / 1e6:.1f} M tokens, valid loss {valid:.3f}, dev sentences {dev:.0%}, "
+                   f"naming {sum(naming.values()) / len(naming):.0%}, lowest {min(naming, key=naming.get)} "
+                   f"{min(naming.values()):.0%}", file=sys.stdout)
+        save_state(out / "pretrain.pt", {**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()})
+        write_json(out / "pretrain.json", {"settings": {k: v for k, v in vars(args).items() if k not in
+                                                        ("out", "minitopics", "resume", "minutes")}, "log": state["log"]})
+        write_json(out / "languages.json", {lang: round(share, 4) for lang, share in world.share.items()})
         save_encoder(out, model)
 
-    bar = tqdm(total=int(args.tokens), initial=tokens, unit="tok", unit_scale=True, desc="pretraining", mininterval=5)
-    while tokens < args.tokens and time.time() - started < 60 * args.minutes:
-        # the share of the work that is done decides the learning rate: linear warm-up, then cosine
-        done = max(tokens / args.tokens, (time.time() - started) / (60 * args.minutes))
-        lr = args.lr * min(done / 0.03, 0.5 + 0.5 * math.cos(math.pi * done)) + 1e-6
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        targets = next(source)
-        generator.manual_seed(args.seed * 10**9 + step)
-        corrupted, chosen = mask_tokens(targets, starts, tokenizer.mask, args.mask_rate, generator)
+    source, started = batches(world, tokenizer, args, state["pool"], state["skip"]), time.time() - state["seconds"]
+    stop = time.time() + 60 * args.minutes
+    bar = tqdm(total=args.tokens, initial=state["tokens"], unit="tok", unit_scale=True, desc="pretraining", mininterval=5)
+    while state["tokens"] < args.tokens and time.time() < stop:
+        done = state["tokens"] / args.tokens
+        for group in optimizer.param_groups:  # linear warm-up, then half a cosine
+            group["lr"] = args.lr * min(done / 0.03, 0.5 + 0.5 * math.cos(math.pi * done)) + 1e-6
+        ids, state["pool"], number = next(source)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss = mlm_loss(model, corrupted.to(device), chosen.to(device), targets.to(device))
+            loss = mlm_loss(model, *masked(ids, args.seed * 10**9 + state["step"]))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        step, tokens = step + 1, tokens + targets.numel()
-        bar.update(targets.numel())
-        if step % 20 == 0:
-            if not math.isfinite(loss.item()):
-                raise UserError(f"the loss is {loss.item()} at step {step}; start again with a smaller --lr")
-            running = loss.item() if running is None else 0.8 * running + 0.2 * loss.item()
-            bar.set_postfix(loss=f"{running:.3f}", lr=f"{lr:.1e}")
-        if step % args.look_every == 0:
+        state["step"], state["tokens"], state["skip"] = state["step"] + 1, state["tokens"] + ids.numel(), number + 1
+        bar.update(ids.numel())
+        if state["step"] % 20 == 0:
+            now = loss.item()
+            if not math.isfinite(now):
+                raise UserError(f"the loss is {now} at step {state['step']}; start again with a smaller --lr (now {args.lr})")
+            state["running"] = now if state["running"] is None else 0.8 * state["running"] + 0.2 * now
+            bar.set_postfix(loss=f"{state['running']:.3f}")
+        if state["step"] % args.look_every == 0:
             look()
-            save()
     bar.close()
-    look()
-    save()
+    if not state["log"] or state["log"][-1]["step"] != state["step"]:
+        look()
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

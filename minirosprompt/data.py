@@ -55,9 +55,15 @@ def read_tsv(path):
     return examples
 
 
-def load_split(folder, split):
-    """-> the Examples of "train", "dev" or "test" of a data folder."""
-    path, all_splits = Path(folder) / f"{split}.tsv", Path(folder) / "sentences.tsv"
+def data_folder(name_or_path):
+    """"minitopics" or a folder -> its Path."""
+    return MINITOPICS if str(name_or_path) == "minitopics" else Path(name_or_path)
+
+
+def load_split(name_or_path, split):
+    """-> the Examples of "train", "dev" or "test" of a data folder (or of "minitopics")."""
+    folder = data_folder(name_or_path)
+    path, all_splits = folder / f"{split}.tsv", folder / "sentences.tsv"
     if path.exists() or not all_splits.exists():
         return read_tsv(path)
     examples = read_tsv(all_splits)

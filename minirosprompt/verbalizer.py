@@ -38,6 +38,8 @@ class Verbalizer:
                 raise UserError(f"class {self.classes[c]!r}: the label word {word!r} has no tokens")
         if len(set(c for c, _ in words)) < len(self.classes):
             raise UserError("every class needs at least one label word")
+        if k > tokenizer.vocab_size - len(tokenizer.special):
+            raise UserError(f"--k {k}: the vocabulary has {tokenizer.vocab_size - len(tokenizer.special)} ordinary tokens")
         with torch.no_grad():
             E = encoder.word.weight.float()                                              # (V, D)
             b = torch.stack([E[ids].mean(0) for ids in pieces])                          # (W, D)

@@ -1,0 +1,172 @@
+"""train.py and eval.py as a user runs them, on the tiny encoder and the colours data."""
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from conftest import ROOT
+from minirosprompt.prompt import load_prompt
+from minirosprompt.weights import read_safetensors
+from minirosprompt.xlmr import XLMR
+
+
+@pytest.fixture()
+def train(run_script, tiny, colours):
+    return lambda *args: run_script("train.py", "--encoder", tiny, "--data", colours, "--source", "aa,bb", "--seen",
+                                    "red,blue,green", "--shots", 4, "--steps", 20, "--seeds", 0, *args)
+
+
+def test_train_then_eval(train, run_script, tiny, tmp_path):
+    done = train("--name", "one", "--seeds", 0, 1)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "one"
+    for line in ("hard", "soft-erm", "soft-group-dro", "worst language", "soft-group-dro gains"):
+        assert line in done.stdout
+    results = json.loads((run / "results.json").read_text())
+    rows = results["rows"]
+    assert {(r["method"], r["seed"]) for r in rows} == {("hard", 0)} | {(m, s) for m in ("soft-erm", "soft-group-dro") for s in (0, 1)}
+    assert all(set(r) == {"method", "seed", "lang", "role", "n", "seen", "unseen", "all", "harmonic", "macro_f1"} for r in rows)
+    assert {(r["lang"], r["role"], r["n"]) for r in rows} == {("aa", "source", 16), ("bb", "source", 16), ("cc", "target", 16)}
+    with open(run / "results.csv") as file:
+        assert len(list(csv.DictReader(file))) == len(rows)
+    config = json.loads((run / "config.json").read_text())
+    assert config["seen"] == ["red", "blue", "green"] and config["lr"] == 0.01 and config["steps"] == 20
+    assert json.loads((run / "env.json").read_text())["torch"] == torch.__version__
+    with open(run / "soft-group-dro-0" / "log.csv") as file:
+        log = list(csv.DictReader(file))
+    assert [int(r["step"]) for r in log] == [10, 20]
+    assert all(abs(float(r["q aa"]) + float(r["q bb"]) - 1) < 1e-5 for r in log)
+    assert float(log[-1]["q aa"]) != 0.5  # q has moved
+    prompt, settings = load_prompt(run / "soft-erm-1" / "prompt.safetensors", XLMR.from_pretrained(tiny))
+    assert prompt.shape == (4, 32) and settings["method"] == "soft-erm"
+
+    again = run_script("eval.py")  # the newest run, same split: same numbers
+    assert again.returncode == 0, again.stderr
+    assert json.loads((run / "eval-test" / "results.json").read_text())["rows"] == sorted(rows, key=lambda r: (r["method"], r["seed"], r["lang"]))
+    assert json.loads((run / "results.json").read_text()) == results  # and nothing of the run was touched
+
+
+def test_classify_own_texts_into_own_classes(train, run_script, tmp_path):
+    assert train("--name", "one", "--objective", "group-dro").returncode == 0
+    (tmp_path / "texts.txt").write_text("apple rose\n\nsnow <mask> milk </s>\n", encoding="utf-8")
+    done = run_script("eval.py", "--labels", "red,white,made up", "--text", "sky 你好\ttab", "--input", "texts.txt")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(done.stdout.splitlines(), delimiter="\t"))
+    assert [r["text"] for r in rows] == ["sky 你好\ttab", "apple rose", "", "snow <mask> milk </s>"]
+    for row in rows:
+        scores = {name: float(row[name]) for name in ("red", "white", "made up")}
+        assert row["class"] == max(scores, key=scores.get) and abs(sum(scores.values()) - 1) < 1e-3
+    (tmp_path / "labels.json").write_text(json.dumps({"warm": {"aa": ["red"]}, "cold": {"aa": ["blue"]}}))
+    done = run_script("eval.py", "--labels", "labels.json", "--text", "apple", "--run", "runs/one/soft-group-dro-0/prompt.safetensors")
+    assert done.stdout.splitlines()[0] == "text\tclass\twarm\tcold", done.stderr
+    neighbours = run_script("eval.py", "--labels", "red", "--show-neighbours").stdout.splitlines()
+    assert len(neighbours) == 1 and neighbours[0].startswith("red\tred\t▁red ")
+
+
+@pytest.mark.parametrize("flags", [["--group-by", "lang,domain"], ["--init", "vocab", "--combine", "mean", "--k", "3"],
+                                   ["--init", "normal", "--calibration", "contextual", "--prompt-length", "7"],
+                                   ["--adjustment", "2", "--label-smoothing", "0.1", "--drift", "0.1", "--episode", "2"],
+                                   ["--template", "{text} {prompt} {mask}", "--label-languages", "aa"], ["--dtype", "bfloat16"]])
+def test_flags(train, flags):
+    done = train("--name", "x", "--steps", 4, *flags)
+    assert done.returncode == 0, done.stderr
+
+
+def test_same_seed_same_prompt_and_frozen_encoder(train, tiny, tmp_path):
+    before = (tiny / "model.safetensors").read_bytes()
+    for name in ("a", "b"):
+        assert train("--name", name, "--objective", "group-dro").returncode == 0
+    path = "soft-group-dro-0/prompt.safetensors"
+    assert (tmp_path / "runs/a" / path).read_bytes() == (tmp_path / "runs/b" / path).read_bytes()
+    assert (tiny / "model.safetensors").read_bytes() == before
+
+
+def test_killed_and_resumed_gives_the_prompt_of_an_uninterrupted_run(train, run_script, tiny, colours, tmp_path):
+    flags = ["--steps", 300, "--select-every", 3, "--objective", "group-dro", "--eta", 0.5]
+    assert train("--name", "whole", *flags).returncode == 0
+    command = [sys.executable, ROOT / "train.py", "--encoder", tiny, "--data", colours, "--source", "aa,bb", "--seen", "red,blue,green",
+               "--shots", 4, "--seeds", 0, *flags, "--name", "cut"]
+    process = subprocess.Popen([*map(str, command)], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    last = tmp_path / "runs/cut/soft-group-dro-0/last.pt"
+    while not last.exists() and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (last.parent / "prompt.safetensors").exists()  # it was killed in the middle
+    resumed = run_script("train.py", "--resume", "runs/cut")
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("prompt.safetensors", "log.csv"):
+        assert (last.parent / name).read_bytes() == (tmp_path / "runs/whole/soft-group-dro-0" / name).read_bytes()
+
+
+BAD = {
+    "unknown encoder": (["--encoder", "nowhere"], "nowhere"),
+    "unknown data folder": (["--data", "nowhere"], "nowhere/train.tsv"),
+    "unknown class": (["--seen", "red,purple"], "--seen: purple not in"),
+    "unknown language": (["--source", "aa,zz"], "--source: zz not in"),
+    "unknown label language": (["--label-languages", "zz"], "labels.json: 'red' has no label word in zz"),
+    "empty list": (["--seen", ","], "--seen"),
+    "unknown column": (["--group-by", "topic"], "--group-by topic"),
+    "template without mask": (["--template", "{prompt} {text}"], "--template"),
+    "prompt too long": (["--prompt-length", "63"], "no room for a text"),
+    "no shots": (["--shots", "0"], "--shots"),
+    "negative eta": (["--eta", "-1"], "--eta"),
+    "lr is no number": (["--lr", "fast"], "--lr"),
+    "smoothing of 1": (["--label-smoothing", "1"], "--label-smoothing"),
+    "unknown objective": (["--objective", "dro"], "--objective"),
+    "unknown flag": (["--epochs", "3"], "--epochs"),
+    "K beyond the vocabulary": (["--k", "100000"], "--k"),
+    "resume nothing": (["--resume", "runs/none"], "runs/none/config.json"),
+}
+if not torch.cuda.is_available():
+    BAD["CUDA is absent"] = (["--device", "cuda"], "--device cuda")
+
+
+def refused(done, words):
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert words in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_flags(train, case, tmp_path):
+    flags, words = BAD[case]
+    refused(train("--name", "bad", *flags), words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_bad_files(train, run_script, tiny, colours, tmp_path):
+    import shutil
+    broken = shutil.copytree(tiny, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes((tiny / "model.safetensors").read_bytes()[:-100])
+    refused(train("--encoder", broken), "model.safetensors: damaged safetensors file")
+    missing = shutil.copytree(colours, tmp_path / "missing")
+    (missing / "dev.tsv").write_text("id\ttext\tlabel\n1\ta\tred\n")
+    refused(train("--data", missing), "dev.tsv: line 1: no column lang")
+    (missing / "dev.tsv").write_text("")
+    refused(train("--data", missing), "dev.tsv: line 1: no column")
+    (missing / "labels.json").write_text('{"red": {"aa": ["red"]}}')
+    refused(train("--data", missing), "labels.json: no label words for blue")
+
+
+def test_eval_refuses(train, run_script, tiny, tmp_path):
+    refused(run_script("eval.py"), "runs: no trained prompt")
+    assert train("--name", "one", "--steps", 2, "--objective", "erm").returncode == 0
+    refused(train("--name", "one"), "runs/one exists")
+    refused(run_script("eval.py", "--encoder", "pocket"), "trained for another encoder")
+    refused(run_script("eval.py", "--labels", "a,b"), "--text or --input")
+    refused(run_script("eval.py", "--labels", "a,b", "--input", "none.txt"), "none.txt")
+    refused(run_script("eval.py", "--run", "runs/two"), "runs/two")
+    refused(run_script("eval.py", "--data", "nowhere"), "nowhere")
+    path = tmp_path / "runs/one/soft-erm-0/prompt.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    refused(run_script("eval.py"), "prompt.safetensors: damaged")
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(train):
+    refused(train("--lr", "1e30"), "the loss is nan at step")

@@ -1,0 +1,170 @@
+import json
+import struct
+
+import pytest
+import torch
+
+from conftest import random_encoder
+from minirosprompt import UserError
+from minirosprompt.weights import read_safetensors, save_encoder, to_hugging_face, write_safetensors
+from minirosprompt.xlmr import Config, XLMR
+
+SMALL = Config(vocab_size=50, width=16, layers=2, heads=4, ffn=24, positions=20)
+
+
+def file_of(path, header, data=b"", length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
+    return path
+
+
+def test_round_trip_of_every_dtype(tmp_path):
+    tensors = {"f32": torch.randn(3, 4), "bf16": torch.randn(5).bfloat16(), "f16": torch.randn(2, 1).half(), "i64": torch.arange(6),
+               "bool": torch.tensor([True, False]), "scalar": torch.tensor(2.5), "empty": torch.empty(0, 7)}
+    write_safetensors(tmp_path / "x", tensors, {"who": "ü"})
+    again, metadata = read_safetensors(tmp_path / "x")
+    assert metadata == {"who": "ü"} and again.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert again[name].dtype == tensor.dtype and torch.equal(again[name], tensor)
+
+
+def test_agrees_with_the_safetensors_package(tmp_path):
+    library = pytest.importorskip("safetensors.torch")
+    tensors = {"b": torch.randn(3, 4), "a": torch.randn(5).bfloat16(), "c": torch.arange(3)}
+    write_safetensors(tmp_path / "ours", tensors)
+    library.save_file(tensors, tmp_path / "theirs")
+    for read, path in ((library.load_file, "ours"), (lambda p: read_safetensors(p)[0], "theirs")):
+        again = read(tmp_path / path)
+        assert again.keys() == tensors.keys() and all(torch.equal(again[k], tensors[k]) for k in tensors)
+
+
+ONE = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+BROKEN = {
+    "empty file": b"",
+    "seven bytes": b"1234567",
+    "length beyond the file": struct.pack("<Q", 2**60) + b"{}",
+    "not JSON": struct.pack("<Q", 4) + b"nope",
+    "not UTF-8": struct.pack("<Q", 2) + b"\xff\xfe",
+    "a list": struct.pack("<Q", 2) + b"[]",
+    "nested without end": struct.pack("<Q", 50000) + b"[" * 50000,
+    "a number without end": struct.pack("<Q", 5006) + b'{"a":' + b"9" * 5000 + b"}",
+    "name twice": (b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', 4),
+    "unknown dtype": ({"a": {**ONE, "dtype": "F33"}}, 8),
+    "unhashable dtype": ({"a": {**ONE, "dtype": ["F32"]}}, 8),
+    "negative shape": ({"a": {**ONE, "shape": [-2]}}, 8),
+    "boolean shape": ({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}, 4),
+    "fractional shape": ({"a": {**ONE, "shape": [2.0]}}, 8),
+    "huge empty shape": ({"a": {"dtype": "F32", "shape": [0, 2**62, 2**62], "data_offsets": [0, 0]}}, 0),
+    "shape against offsets": ({"a": {**ONE, "shape": [3]}}, 8),
+    "offsets backwards": ({"a": {**ONE, "data_offsets": [8, 0]}}, 8),
+    "three offsets": ({"a": {**ONE, "data_offsets": [0, 8, 8]}}, 8),
+    "gap": ({"a": ONE, "b": {**ONE, "data_offsets": [12, 20]}}, 20),
+    "overlap": ({"a": ONE, "b": {**ONE, "data_offsets": [4, 12]}}, 12),
+    "bytes left over": ({"a": ONE}, 9),
+    "cut short": ({"a": ONE}, 7),
+    "missing key": ({"a": {"dtype": "F32", "shape": [2]}}, 8),
+    "extra key": ({"a": {**ONE, "code": "import os"}}, 8),
+    "entry is a text": ({"a": "F32"}, 0),
+    "metadata are numbers": ({"__metadata__": {"a": 1}, "a": ONE}, 8),
+    "a truth value of 2": ({"a": {"dtype": "BOOL", "shape": [1], "data_offsets": [0, 1]}}, b"\2"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_files_are_refused_in_one_line(tmp_path, case):
+    content, path = BROKEN[case], tmp_path / "x.safetensors"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        file_of(path, content[0], content[1] if isinstance(content[1], bytes) else b"\0" * content[1])
+    with pytest.raises(UserError, match="x.safetensors: ") as error:
+        read_safetensors(path)
+    assert "\n" not in str(error.value)
+
+
+def test_every_truncation_of_a_good_file_is_refused(tmp_path):
+    write_safetensors(tmp_path / "x", {"a": torch.randn(3), "b": torch.arange(2)})
+    whole = (tmp_path / "x").read_bytes()
+    for n in range(len(whole)):
+        (tmp_path / "x").write_bytes(whole[:n])
+        with pytest.raises(UserError):
+            read_safetensors(tmp_path / "x")
+
+
+def saved(folder, change=lambda tensors: None, config=SMALL, **raw):
+    """A good encoder folder, with its tensors and its config.json changed."""
+    save_encoder(folder, random_encoder(config), torch.float32)
+    tensors, _ = read_safetensors(folder / "model.safetensors")
+    change(tensors)
+    write_safetensors(folder / "model.safetensors", tensors)
+    settings = json.loads((folder / "config.json").read_text()) | raw
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
+    return folder
+
+
+def test_encoder_round_trip(tmp_path):
+    encoder = random_encoder(SMALL)
+    save_encoder(tmp_path, encoder, torch.float32)
+    again = XLMR.from_pretrained(tmp_path)
+    assert again.config == SMALL and not any(w.requires_grad for w in again.parameters())
+    for name, weight in encoder.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+
+
+def test_what_hub_files_carry_besides_is_accepted(tmp_path):
+    def more(tensors):
+        tensors["roberta.pooler.dense.weight"] = torch.randn(16, 16)
+        tensors["roberta.embeddings.position_ids"] = torch.arange(20)[None]
+        tensors["lm_head.decoder.weight"] = tensors["roberta.embeddings.word_embeddings.weight"].clone()
+        tensors["lm_head.decoder.bias"] = tensors["lm_head.bias"].clone()
+    plain, carrying = saved(tmp_path / "a"), saved(tmp_path / "b", more)
+    for a, b in zip(XLMR.from_pretrained(plain).parameters(), XLMR.from_pretrained(carrying).parameters()):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda t: t.pop("lm_head.dense.weight"), "no masked-LM head"),
+    (lambda t: t.pop("roberta.encoder.layer.1.output.dense.bias"), "missing: ['roberta.encoder.layer.1.output.dense.bias']"),
+    (lambda t: t.update(stranger=torch.zeros(1)), "unexpected: ['stranger']"),
+    (lambda t: t.update({"lm_head.bias": torch.zeros(49)}), "config.json asks for"),
+    (lambda t: t.update({"lm_head.bias": torch.zeros(50, dtype=torch.int64)}), "config.json asks for"),
+    (lambda t: t.update({"lm_head.decoder.bias": t["lm_head.bias"] + 1}), "lm_head.decoder.bias differs"),
+])
+def test_wrong_keys(tmp_path, change, words):
+    with pytest.raises(UserError) as error:
+        XLMR.from_pretrained(saved(tmp_path, change))
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("raw, words", [
+    ({"model_type": "xlm-roberta-xl"}, "'xlm-roberta-xl'"), ({"model_type": "modernbert"}, "'modernbert'"),
+    ({"hidden_size": None}, "hidden_size is missing"), ({"num_attention_heads": 5}, "impossible sizes"),
+    ({"vocab_size": -1}, "impossible sizes"), ({"vocab_size": "50"}, "impossible sizes"), ({"num_hidden_layers": 3}, "missing:"),
+    ({"hidden_act": "relu"}, "gelu"),
+])
+def test_wrong_config(tmp_path, raw, words):
+    with pytest.raises(UserError, match=words):
+        XLMR.from_pretrained(saved(tmp_path, **raw))
+
+
+def test_bin_files_and_pickles(tmp_path):
+    folder = saved(tmp_path)
+    state = to_hugging_face(random_encoder(SMALL).state_dict())
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="neither model.safetensors nor"):
+        XLMR.from_pretrained(folder)
+    torch.save({name: weight.clone() for name, weight in state.items()}, folder / "pytorch_model.bin")
+    assert torch.equal(XLMR.from_pretrained(folder).head.bias, state["lm_head.bias"])
+
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+    torch.save({"a": Payload()}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="not a file of plain weights"):
+        XLMR.from_pretrained(folder)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_no_such_encoder(tmp_path):
+    with pytest.raises(UserError, match="not \"pocket\", nor a folder"):
+        XLMR.from_pretrained(tmp_path / "nowhere")
