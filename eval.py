@@ -41,7 +41,7 @@ def score(model, verbalizer, template, texts, batch_tokens=8192, progress=None):
 
 class Reader:
     """A frozen encoder with the settings under which a prompt is trained and used (the keys of SETTINGS)."""
-    SETTINGS = ("encoder", "data", "seen", "source", "label_languages", "template", "hard_prompt", "k", "combine",
+    SETTINGS = ("encoder", "data", "classes", "seen", "source", "label_languages", "template", "hard_prompt", "k", "combine",
                 "calibration")
 
     def __init__(self, settings, device, dtype):
@@ -88,28 +88,21 @@ def report(folder, settings, examples, label_words, scores, resource=None):
             if method != "hard":
                 mean, (low, high) = metrics.gain(examples, gold, of_method, predicted["hard", 0], keep)
                 summary[method]["target unseen gain"] = {"mean": mean, "low": low, "high": high}
+    langs = {e.lang for e in examples}
     print(f"\naccuracy in %, {len(classes)} classes compete ({len(seen)} seen in training), chance {100 / len(classes):.1f}; "
-          f"{len(set(e.lang for e in examples) & set(source))} source and "
-          f"{len(set(e.lang for e in examples) - set(source))} target languages\n")
+          f"{len(langs & set(source))} source and {len(langs - set(source))} target languages\n")
     print(metrics.format_table(summary))
     for method, of in summary.items():
         if "target unseen gain" in of:
-            g = of["target unseen gain"]
-            print(f"{method} gains {100 * g['mean']:+.1f} points over the hard prompt on unseen classes in target languages "
-                  f"(95 % interval {100 * g['low']:+.1f} to {100 * g['high']:+.1f})")
+            g, worst = of["target unseen gain"], of["worst unseen"]["mean"] - summary["hard"]["worst unseen"]["mean"]
+            print(f"{method} against hard, unseen classes: {100 * g['mean']:+.1f} points in target languages (95 % interval "
+                  f"{100 * g['low']:+.1f} to {100 * g['high']:+.1f}), {100 * worst:+.1f} in the worst language")
     write_json(folder / "results.json", {"settings": settings, "rows": rows, "summary": summary})
     with writing(folder / "results.csv") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows(rows)
     print(f"\nper language: {folder / 'results.csv'}")
-
-
-def check_names(examples, label_words, path):
-    """Raises UserError for a label without label words."""
-    unknown = sorted({e.label for e in examples} - label_words.keys())
-    if unknown:
-        raise UserError(f"{path}/labels.json: no label words for {', '.join(unknown)}")
 
 
 def newest_run():
@@ -160,13 +153,14 @@ def main(argv=None):
         prompt, metadata = load_prompt(path, reader.encoder)
         prompts[metadata["method"], int(metadata["seed"])] = prompt.to(device)
 
-    path, label_words = data_folder(settings["data"]) / "labels.json", {}
-    if path.exists() or not args.labels:
-        label_words = load_label_words(path, settings["label_languages"])
     if args.labels and Path(args.labels).suffix == ".json":
         label_words = load_label_words(args.labels)
-    elif args.labels:  # a class's label words are those of the data set if it has the class, else its own name
-        label_words = {name: label_words.get(name, [name]) for name in names(args.labels)}
+    else:
+        path = data_folder(settings["data"]) / "labels.json"
+        label_words = load_label_words(path, None if args.data else settings["classes"], settings["label_languages"]) \
+            if path.exists() or not args.labels else {}
+        if args.labels:  # a class's label words are those of the data set if it has the class, else its own name
+            label_words = {name: label_words.get(name, [name]) for name in names(args.labels)}
     if args.show_neighbours:
         for label, word, pieces in reader.verbalizer(label_words).neighbours:
             print(f"{label}\t{word}\t" + " ".join(f"{piece} {weight:.2f}" for piece, weight in pieces))
@@ -185,8 +179,9 @@ def main(argv=None):
     elif args.labels:
         raise UserError("--labels: give the texts to classify with --text or --input")
     else:
-        examples = load_split(settings["data"], args.split)
-        check_names(examples, label_words, settings["data"])
+        examples = [e for e in load_split(settings["data"], args.split) if e.label in label_words]
+        if not examples:
+            raise UserError(f"{settings['data']}: the {args.split} split has no text of the classes {', '.join(label_words)}")
         texts = [e.text for e in examples]
         scores = {("hard", 0): reader.classify(texts, label_words, None)}
         for key, prompt in prompts.items():

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from eval import Reader, check_names, load_resource, report, score
+from eval import Reader, load_resource, report, score
 from minirosprompt import UserError
 from minirosprompt.cli import Parser, below_one, names, nonnegative, positive, run as run_script
 from minirosprompt.checkpoint import environment, load_state, pick_device, read_json, save_state, write_json, writing
@@ -35,6 +35,8 @@ def arguments(argv):
     g.add_argument("--data", default="minitopics", help='"minitopics" or a data folder (default: minitopics)')
     g.add_argument("--seen", type=names, help="classes to train on, with commas (default: MiniTopics' seven; else all)")
     g.add_argument("--source", type=names, help="languages to train on, with commas (default: MiniTopics' four; else all)")
+    g.add_argument("--classes", type=names, help="classes that compete and are tested (default: all in labels.json)")
+    g.add_argument("--languages", type=names, help="languages that are tested (default: all in the data)")
     g.add_argument("--label-languages", type=names, help="languages of the label words (default: all in labels.json)")
     g.add_argument("--shots", type=positive, default=8, help="training texts a class and source language (default: 8)")
     g = p.add_argument_group("prompt and verbalizer")
@@ -81,16 +83,29 @@ def arguments(argv):
 
 
 def choose_classes_and_languages(args, examples):
-    """Fills in --seen and --source, and refuses names that the data do not have."""
-    mini = args.data == "minitopics"
-    for flag, default, have in (("seen", MINITOPICS_SEEN, {e.label for e in examples}),
-                                ("source", MINITOPICS_SOURCE, {e.lang for e in examples})):
-        chosen = getattr(args, flag) or (default if mini else sorted(have))
+    """Fills in --classes, --languages, --seen and --source, and refuses names that the data do not have."""
+    labels, langs, mini = {e.label for e in examples}, {e.lang for e in examples}, args.data == "minitopics"
+    for flag, have, default in (("classes", labels, labels), ("languages", langs, langs),
+                                ("seen", labels, MINITOPICS_SEEN if mini else labels),
+                                ("source", langs, MINITOPICS_SOURCE if mini else langs)):
+        chosen = getattr(args, flag) or sorted(default)
         unknown = [name for name in chosen if name not in have]
         if unknown:
-            raise UserError(f"--{flag}: {', '.join(unknown)} not in {args.data}'s train split, which has "
-                            f"{', '.join(sorted(have))}")
+            raise UserError(f"--{flag}: {', '.join(unknown)} not in {args.data}, which has {', '.join(sorted(have))}")
         setattr(args, flag, chosen)
+    outside = set(args.seen) - set(args.classes)
+    if outside:
+        raise UserError(f"--seen: {', '.join(sorted(outside))} not among --classes")
+
+
+def worst_group(model, verbalizer, template, dev, group_by):
+    """-> lowest accuracy and highest mean loss of any group of dev."""
+    scores, gold = score(model, verbalizer, template, [e.text for e in dev]), [verbalizer.classes.index(e.label) for e in dev]
+    groups, names_of_groups = groups_of(dev, group_by)
+    groups, gold, G = torch.tensor(groups), torch.tensor(gold), len(names_of_groups)
+    accuracy, _ = group_losses((scores.argmax(1) == gold).float(), groups, G)
+    loss, _ = group_losses(F.cross_entropy(scores, gold, reduction="none"), groups, G)
+    return accuracy.min().item(), loss.max().item()
 
 
 def train(args, objective, seed, reader, label_words, shots, dev, folder):
@@ -108,13 +123,9 @@ def train(args, objective, seed, reader, label_words, shots, dev, folder):
     rows = template.encode(e.text for e in shots)
     gold = torch.tensor([classes.index(e.label) for e in shots], device=device)
     groups, group_names = groups_of(shots, args.group_by)
-    dev_groups, dev_names = groups_of(dev, args.group_by)
-    dev_gold = torch.tensor([classes.index(e.label) for e in dev])
-    G = len(group_names)
-    n = torch.bincount(torch.tensor(groups), minlength=G)                        # (G,) training texts a group
-    adjustment = (args.adjustment / n.sqrt()).to(device)
-    groups_on_device = torch.tensor(groups, device=device)
-    log_q = torch.full((G,), 1 / G, device=device).log()                    # q starts uniform
+    G, group = len(group_names), torch.tensor(groups, device=device)             # group: (N,)
+    adjustment = args.adjustment / torch.bincount(group, minlength=G).sqrt()     # (G,) C / sqrt(n_g)
+    log_q = torch.full((G,), 1 / G, device=device).log()                         # (G,) q starts uniform
 
     step, best, log = 0, {"accuracy": -1.0}, []
     if (folder / "last.pt").exists():
@@ -126,7 +137,7 @@ def train(args, objective, seed, reader, label_words, shots, dev, folder):
     bar = tqdm(total=args.steps, initial=step, desc=f"{METHOD[objective]} seed {seed}", unit="step", delay=1)
     while step < args.steps:
         batch = balanced_batch(groups, G, args.batch_size, seed, step)
-        h = model(pad([rows[i] for i in batch], device))                    # (B, D)
+        h = model(pad([rows[i] for i in batch], device))                         # (B, D)
         scores = verbalizer.scores(h)                                            # (B, C)
         if args.episode:  # a random subset of the classes, and the gold one: learn the task, not the label set
             generator = torch.Generator().manual_seed(seed * 10**6 + step)
@@ -139,7 +150,7 @@ def train(args, objective, seed, reader, label_words, shots, dev, folder):
 
         # Group DRO (Sagawa et al. 2020, Algorithm 1):
         #     q_g <- q_g exp(eta (loss_g + C / sqrt(n_g)));   q <- q / sum(q);   step on  sum_g q_g loss_g
-        loss_g, count = group_losses(losses, groups_on_device[batch], G)         # (G,), (G,)
+        loss_g, count = group_losses(losses, group[batch], G)         # (G,), (G,)
         if objective == "group-dro":
             log_q = update_log_q(log_q, loss_g, count > 0, args.eta, adjustment)
             weight = log_q.exp()
@@ -155,12 +166,7 @@ def train(args, objective, seed, reader, label_words, shots, dev, folder):
         if step % args.select_every == 0 or step == args.steps:
             if not torch.isfinite(loss):
                 raise UserError(f"{folder}: the loss is {loss.item()} at step {step}; use a smaller --lr (now {args.lr})")
-            dev_scores = score(model, verbalizer, template, [e.text for e in dev])
-            right = (dev_scores.argmax(1) == dev_gold).float()
-            dev_loss = F.cross_entropy(dev_scores, dev_gold, reduction="none")
-            by_group = torch.tensor(dev_groups)
-            worst = group_losses(right, by_group, len(dev_names))[0].min().item()
-            worst_loss = group_losses(dev_loss, by_group, len(dev_names))[0].max().item()
+            worst, worst_loss = worst_group(model, verbalizer, template, dev, args.group_by)
             if (worst, -worst_loss) > (best["accuracy"], -best.get("loss", 0)):  # the dev split is small: ties are common
                 best = {"accuracy": worst, "loss": worst_loss, "step": step, "prompt": model.prompt.detach().cpu().clone()}
             log.append([step, loss.item(), worst, worst_loss, *weight.tolist()])
@@ -177,14 +183,14 @@ def train(args, objective, seed, reader, label_words, shots, dev, folder):
 def main(argv=None):
     args, run = arguments(argv)
     device, dtype = pick_device(args.device, args.dtype)
-    examples = load_split(args.data, "train")
-    choose_classes_and_languages(args, examples)
-    label_words = load_label_words(data_folder(args.data) / "labels.json", args.label_languages)
-    tested = load_split(args.data, args.split)
-    check_names(examples + tested, label_words, args.data)
-    dev = [e for e in load_split(args.data, "dev") if e.label in args.seen and e.lang in args.source]
-    if not dev:
-        raise UserError(f"{args.data}: the dev split has no text of the seen classes in the source languages to select on")
+    examples, dev, tested = (load_split(args.data, split) for split in ("train", "dev", args.split))
+    choose_classes_and_languages(args, examples + dev + tested)
+    label_words = load_label_words(data_folder(args.data) / "labels.json", args.classes, args.label_languages)
+    tested = [e for e in tested if e.label in args.classes and e.lang in args.languages]
+    dev = [e for e in dev if e.label in args.seen and e.lang in args.source]  # what a prompt is chosen by
+    for part, examples_of_part in (("dev", dev), (args.split, tested)):
+        if not examples_of_part:
+            raise UserError(f"{args.data}: no text of these classes and languages in the {part} split")
     reader = Reader(vars(args), device, dtype)
     reader.template(args.hard_prompt), reader.template(args.prompt_length), reader.verbalizer(label_words)
     groups_of(dev, args.group_by), groups_of(examples, args.group_by)  # what cannot work is refused before anything is written

@@ -2,6 +2,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,14 +76,10 @@ def pick_device(device, dtype):
 
 def environment(device):
     """Versions, machine and commit: what somebody needs to repeat a run."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.strip() if have_git() else ""
+    git, commit = shutil.which("git"), ""
+    if git:
+        commit = subprocess.run([git, "describe", "--always", "--dirty"], cwd=Path(__file__).parent, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.strip()
     return {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__,
             "sentencepiece": sentencepiece.__version__, "machine": platform.machine(), "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-            "commit": commit}
-
-
-def have_git():
-    import shutil
-    return shutil.which("git") is not None
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", "commit": commit}

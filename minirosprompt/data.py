@@ -75,10 +75,11 @@ def load_split(name_or_path, split):
     return examples
 
 
-def load_label_words(path, languages=None):
-    """labels.json -> {class: [label words]}, of some languages or (None) of all."""
-    words = {}
-    for label, by_lang in read_json(path).items():
+def load_label_words(path, classes=None, languages=None):
+    """labels.json -> {class: [label words]}, of some classes and languages or (None) of all."""
+    table, words = read_json(path), {}
+    for label in table if classes is None else classes:
+        by_lang = table.get(label, {})
         if not isinstance(by_lang, dict) or not all(
                 isinstance(ws, list) and all(isinstance(w, str) and w.strip() for w in ws) for ws in by_lang.values()):
             raise UserError(f"{path}: {label!r}: expected {{language: [label words]}}")

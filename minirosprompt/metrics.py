@@ -56,32 +56,37 @@ def mean_of(rows, column):
 
 
 CELLS = [(role, column) for role in ("source", "target") for column in ("seen", "unseen", "harmonic")] + \
-        [("worst language", "unseen"), ("worst language", "harmonic")]
+        [("worst", "unseen"), ("high", "all"), ("low", "all")]
 
 
-def cell(rows, role, column):
-    """One number of one training run: the mean over its source or target languages, or its worst language."""
-    if role == "worst language":
+def pick(rows, role, ranked):
+    """The rows of one role; "high" and "low" are the upper and lower half of `ranked`, languages by pretraining text."""
+    half = {"high": ranked[:len(ranked) // 2], "low": ranked[len(ranked) // 2:]}
+    return [row for row in rows if row["role"] == role or row["lang"] in half.get(role, ())]
+
+
+def cell(rows, role, column, ranked=()):
+    """One number of one training run: the mean over some of its languages, or the worst one's. None if there is nothing."""
+    if role == "worst":
         return min((row[column] for row in rows if row[column] is not None), default=None)
-    return mean_of([row for row in rows if row["role"] == role], column)
+    return mean_of(pick(rows, role, ranked), column)
 
 
 def summarise(rows, resource=None):
-    """Rows of several seeds -> {method: {"role column": {"mean", "sd"}}}: mean and sd over seeds (sd None for one seed).
+    """Rows of several seeds -> {method: {"target unseen": {"mean", "sd"}, ...}}, over seeds (sd None for one seed).
 
-    resource: {lang: share of the encoder's pretraining text}; if given, the languages' upper and lower half are averaged too.
+    resource: {lang: share of the encoder's pretraining text}, to average over high- and low-resource languages.
     """
-    summary = {}
+    ranked, summary = sorted(resource or {}, key=lambda lang: -resource[lang]), {}
     for method in dict.fromkeys(row["method"] for row in rows):
-        seeds = [[r for r in rows if r["method"] == method and r["seed"] == seed]
-                 for seed in dict.fromkeys(r["seed"] for r in rows if r["method"] == method)]
-        values = {f"{role} {column}": [cell(of_seed, role, column) for of_seed in seeds] for role, column in CELLS}
-        if resource:
-            ranked = sorted(resource, key=resource.get, reverse=True)
-            for name, half in (("high-resource", ranked[:len(ranked) // 2]), ("low-resource", ranked[len(ranked) // 2:])):
-                values[f"{name} all"] = [mean_of([r for r in of_seed if r["lang"] in half], "all") for of_seed in seeds]
-        summary[method] = {name: {"mean": float(np.mean(vs)), "sd": float(np.std(vs, ddof=1)) if len(vs) > 1 else None}
-                           for name, vs in values.items() if None not in vs}
+        of_method = [row for row in rows if row["method"] == method]
+        seeds = [[row for row in of_method if row["seed"] == seed] for seed in dict.fromkeys(r["seed"] for r in of_method)]
+        summary[method] = {}
+        for role, column in CELLS:
+            values = [cell(of_seed, role, column, ranked) for of_seed in seeds]
+            if None not in values:
+                sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+                summary[method][f"{role} {column}"] = {"mean": float(np.mean(values)), "sd": sd}
     return summary
 
 
@@ -96,15 +101,14 @@ def gain(examples, gold, predicted, baseline, keep):
 
 def format_table(summary):
     """The table that train.py and eval.py print: methods x cells, in per cent, mean ± sd over seeds."""
-    present = [(role, column) for role, column in CELLS if any(f"{role} {column}" in of for of in summary.values())]
-    lines = [" " * 16 + "".join(f"{role if i == 0 or present[i - 1][0] != role else '':>15}" for i, (role, _) in enumerate(present)),
-             f"{'':16}" + "".join(f"{column:>15}" for _, column in present)]
+    cells = [(role, column) for role, column in CELLS if any(f"{role} {column}" in of for of in summary.values())]
+    head = [role if i == 0 or cells[i - 1][0] != role else "" for i, (role, _) in enumerate(cells)]
+    lines = [" " * 15 + "".join(f"{name:>11}" for name in head), " " * 15 + "".join(f"{column:>11}" for _, column in cells)]
     for method, of in summary.items():
-        line = f"{method:16}"
-        for role, column in present:
+        texts = []
+        for role, column in cells:
             number = of.get(f"{role} {column}")
-            text = "" if number is None else f"{100 * number['mean']:.1f}" + (
-                f" ±{100 * number['sd']:4.1f}" if number["sd"] is not None else "")
-            line += f"{text:>15}"
-        lines.append(line)
+            sd = "" if number is None or number["sd"] is None else f" ±{100 * number['sd']:.1f}"
+            texts.append("" if number is None else f"{100 * number['mean']:.1f}{sd}")
+        lines.append(f"{method:15}" + "".join(f"{text:>11}" for text in texts))
     return "\n".join(lines)

@@ -110,7 +110,7 @@ def fingerprint(encoder):
     digest = hashlib.sha256(repr(encoder.config).encode())
     for name, weight in encoder.state_dict().items():
         ends = torch.cat([weight.flatten()[:512], weight.flatten()[-512:]])
-        digest.update(name.encode() + ends.half().cpu().numpy().tobytes())
+        digest.update(name.encode() + ends.bfloat16().cpu().view(torch.int16).numpy().tobytes())  # the same for any --dtype
     return digest.hexdigest()[:16]
 
 

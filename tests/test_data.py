@@ -44,9 +44,9 @@ def test_splits(tmp_path):
 def test_label_words(tmp_path):
     path = tmp_path / "labels.json"
     path.write_text(json.dumps({"x": {"aa": ["one", "uno"], "bb": ["un"]}}))
-    assert load_label_words(path) == {"x": ["one", "uno", "un"]} and load_label_words(path, ["bb"]) == {"x": ["un"]}
+    assert load_label_words(path) == {"x": ["one", "uno", "un"]} and load_label_words(path, None, ["bb"]) == {"x": ["un"]}
     with pytest.raises(UserError, match="'x' has no label word in cc"):
-        load_label_words(path, ["cc"])
+        load_label_words(path, ["x"], ["cc"])
     for bad in ("[]", "{", '{"x": ["one"]}', '{"x": {"aa": "one"}}', '{"x": {"aa": [""]}}'):
         path.write_text(bad)
         with pytest.raises(UserError, match="labels.json: "):

@@ -1,10 +1,12 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from minirosprompt import UserError
 from minirosprompt.prompt import SLOT, PromptedEncoder, Template, fingerprint, init_prompt, load_prompt, pad, save_prompt
 from conftest import random_encoder
-from minirosprompt.xlmr import Config
+from minirosprompt.verbalizer import Verbalizer
+from minirosprompt.xlmr import Config, XLMR
 
 
 def test_template_becomes_ids(tokenizer):
@@ -95,6 +97,32 @@ def test_nothing_but_the_prompt_is_trained(encoder, tokenizer):
     assert not torch.equal(model.prompt, start)
     assert all(w.grad is None for w in encoder.parameters())
     assert all(torch.equal(w, before[name]) for name, w in encoder.state_dict().items())
+
+
+def test_no_product_over_the_vocabulary(encoder, tokenizer):
+    """Neither a training step nor scoring makes any tensor with V columns (V = 60 here, and nothing else is 60)."""
+    V, shapes = encoder.config.vocab_size, []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            shapes.extend((str(func), tuple(t.shape)) for t in (out if isinstance(out, (tuple, list)) else [out])
+                          if isinstance(t, torch.Tensor))
+            return out
+
+    verbalizer = Verbalizer(encoder, tokenizer, {"red": ["red"], "blue": ["blue"]}, k=3)  # looks at E once, for a label set
+    model = PromptedEncoder(encoder, tokenizer.mask, torch.randn(2, 32))
+    ids = pad(Template("{prompt} {text} {mask}", tokenizer, 2, 64).encode(["apple", "sky sea"]))
+    with Watch():
+        verbalizer.scores(model(ids)).logsumexp(1).sum().backward()
+    assert len(shapes) > 50 and not [s for s in shapes if V in s[1]]
+    with Watch():
+        encoder.logits(torch.randn(1, 32))
+    assert [s for s in shapes if V in s[1]]  # it would have been seen
+
+
+def test_fingerprint_is_the_same_in_bfloat16(encoder, tiny):
+    assert fingerprint(XLMR.from_pretrained(tiny, dtype=torch.bfloat16)) == fingerprint(encoder)
 
 
 def test_initialisation(encoder, tokenizer):

@@ -25,7 +25,7 @@ def test_train_then_eval(train, run_script, tiny, tmp_path):
     done = train("--name", "one", "--seeds", 0, 1)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "one"
-    for line in ("hard", "soft-erm", "soft-group-dro", "worst language", "soft-group-dro gains"):
+    for line in ("hard", "soft-erm", "soft-group-dro", "worst", "soft-group-dro gains"):
         assert line in done.stdout
     results = json.loads((run / "results.json").read_text())
     rows = results["rows"]
@@ -109,8 +109,11 @@ BAD = {
     "unknown encoder": (["--encoder", "nowhere"], "nowhere"),
     "unknown data folder": (["--data", "nowhere"], "nowhere/train.tsv"),
     "unknown class": (["--seen", "red,purple"], "--seen: purple not in"),
+    "unknown class to test": (["--classes", "purple"], "--classes: purple not in"),
+    "unknown language to test": (["--languages", "zz"], "--languages: zz not in"),
+    "seen class that does not compete": (["--classes", "red,white"], "--seen: blue, green not among --classes"),
     "unknown language": (["--source", "aa,zz"], "--source: zz not in"),
-    "unknown label language": (["--label-languages", "zz"], "labels.json: 'red' has no label word in zz"),
+    "unknown label language": (["--label-languages", "zz"], "labels.json: 'blue' has no label word in zz"),
     "empty list": (["--seen", ","], "--seen"),
     "unknown column": (["--group-by", "topic"], "--group-by topic"),
     "template without mask": (["--template", "{prompt} {text}"], "--template"),
@@ -150,8 +153,9 @@ def test_bad_files(train, run_script, tiny, colours, tmp_path):
     refused(train("--data", missing), "dev.tsv: line 1: no column lang")
     (missing / "dev.tsv").write_text("")
     refused(train("--data", missing), "dev.tsv: line 1: no column")
+    shutil.copy(colours / "dev.tsv", missing / "dev.tsv")
     (missing / "labels.json").write_text('{"red": {"aa": ["red"]}}')
-    refused(train("--data", missing), "labels.json: no label words for blue")
+    refused(train("--data", missing), "labels.json: 'blue' has no label word")
 
 
 def test_eval_refuses(train, run_script, tiny, tmp_path):

@@ -1,0 +1,57 @@
+"""The encoder that ships: what the README and its model card promise."""
+import json
+import re
+
+import pytest
+import torch
+
+from conftest import ROOT
+from minirosprompt.data import MINITOPICS, load_split
+from minirosprompt.prompt import Template, pad
+from minirosprompt.tokenizer import Tokenizer
+from minirosprompt.weights import POCKET, TOKENIZER_FILE
+from minirosprompt.xlmr import XLMR
+
+
+def test_size_and_files():
+    assert sum(path.stat().st_size for path in POCKET.rglob("*") if path.is_file()) <= 10e6
+    assert (POCKET / "model.safetensors").stat().st_size == pytest.approx(2 * parameters(), rel=0.01)  # half precision
+    shares = json.loads((POCKET / "languages.json").read_text())
+    assert set(shares) == {e.lang for e in load_split("minitopics", "test")} and sum(shares.values()) == pytest.approx(1, abs=1e-3)
+
+
+def parameters():
+    return sum(w.numel() for w in XLMR.from_pretrained("pocket").parameters())
+
+
+def test_model_card_is_true():
+    card = (POCKET / "README.md").read_text()
+    log = json.loads((POCKET / "pretrain.json").read_text())["log"][-1]
+    assert f"{parameters():,} parameters" in card
+    assert f"{log['valid_loss']:.2f}" in card and f"{sum(log['naming'].values()) / 12:.0%}" in card
+
+
+def test_transformers_loads_pocket_and_agrees():
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.XLMRobertaForMaskedLM.from_pretrained(POCKET, dtype=torch.float32).eval()
+    ours, tokenizer = XLMR.from_pretrained("pocket"), Tokenizer(POCKET / TOKENIZER_FILE)
+    template = Template("{text} {mask}", tokenizer, 0, ours.config.max_tokens)
+    ids = pad(template.encode(e.text for e in load_split("minitopics", "dev")[::19]))
+    real = ids != 1
+    with torch.no_grad():
+        want = theirs(input_ids=ids, attention_mask=real.long(), output_hidden_states=True)
+        x = ours(ours.word(ids), real)
+    assert (x - want.hidden_states[-1])[real].abs().max() <= 1e-5
+    assert (ours.logits(x) - want.logits)[real].abs().max() <= 2e-5 * want.logits.abs().max()
+
+
+def test_the_readme_table_is_true(run_script):
+    """One of its seeds: the soft prompt against the hard one on unseen classes in target languages."""
+    done = run_script("train.py", "--seeds", 0, "--objective", "group-dro", "--name", "x")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((run_script.folder / "runs/x/results.json").read_text())["summary"]
+    table = {m: re.findall(r"\d+\.\d", line) for m, line in re.findall(r"^(hard|soft-group-dro) +(.*)$", (ROOT / "README.md").read_text(), re.M)}
+    assert 100 * summary["hard"]["target unseen"]["mean"] == pytest.approx(float(table["hard"][4]), abs=0.5)
+    promised = float(table["soft-group-dro"][8])  # mean and sd alternate; the fifth mean
+    assert 100 * summary["soft-group-dro"]["target unseen"]["mean"] == pytest.approx(promised, abs=6)
+    assert summary["soft-group-dro"]["target unseen gain"]["low"] > 0
