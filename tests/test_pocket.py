@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import ROOT
-from minirosprompt.data import MINITOPICS, load_split
+from minirosprompt.data import load_split
 from minirosprompt.prompt import Template, pad
 from minirosprompt.tokenizer import Tokenizer
 from minirosprompt.weights import POCKET, TOKENIZER_FILE
@@ -43,6 +43,14 @@ def test_transformers_loads_pocket_and_agrees():
         x = ours(ours.word(ids), real)
     assert (x - want.hidden_states[-1])[real].abs().max() <= 1e-5
     assert (ours.logits(x) - want.logits)[real].abs().max() <= 2e-5 * want.logits.abs().max()
+
+
+def test_transformers_tokenizer_agrees():
+    """On texts of all languages; the tokenizer of transformers needs protobuf to read a SentencePiece model."""
+    transformers, _ = pytest.importorskip("transformers"), pytest.importorskip("google.protobuf")
+    theirs, ours = transformers.XLMRobertaTokenizer.from_pretrained(POCKET), Tokenizer(POCKET / TOKENIZER_FILE)
+    texts = [e.text for e in load_split("minitopics", "train")[::7]]
+    assert [ids[1:-1] for ids in theirs(texts)["input_ids"]] == ours.encode(texts) and theirs.mask_token_id == ours.mask
 
 
 def test_the_readme_table_is_true(run_script):
