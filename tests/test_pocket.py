@@ -53,11 +53,11 @@ def test_transformers_tokenizer_agrees():
     assert [ids[1:-1] for ids in theirs(texts)["input_ids"]] == ours.encode(texts) and theirs.mask_token_id == ours.mask
 
 
-def test_the_readme_table_is_true(run_script):
+def test_the_readme_table_is_true(run_script, tmp_path):
     """One of its seeds: the soft prompt against the hard one on unseen classes in target languages."""
     done = run_script("train.py", "--seeds", 0, "--objective", "group-dro", "--name", "x")
     assert done.returncode == 0, done.stderr
-    summary = json.loads((run_script.folder / "runs/x/results.json").read_text())["summary"]
+    summary = json.loads((tmp_path / "runs/x/results.json").read_text())["summary"]
     table = {m: re.findall(r"\d+\.\d", line) for m, line in re.findall(r"^(hard|soft-group-dro) +(.*)$", (ROOT / "README.md").read_text(), re.M)}
     assert 100 * summary["hard"]["target unseen"]["mean"] == pytest.approx(float(table["hard"][4]), abs=0.5)
     promised = float(table["soft-group-dro"][8])  # mean and sd alternate; the fifth mean

@@ -24,7 +24,7 @@ def test_train_then_eval(train, run_script, tiny, tmp_path):
     done = train("--name", "one", "--seeds", 0, 1)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "one"
-    for line in ("hard", "soft-erm", "soft-group-dro", "worst", "soft-group-dro gains"):
+    for line in ("hard", "soft-erm", "soft-group-dro", "worst", "soft-group-dro against hard"):
         assert line in done.stdout
     results = json.loads((run / "results.json").read_text())
     rows = results["rows"]
