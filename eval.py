@@ -16,11 +16,11 @@ import torch
 from tqdm import tqdm
 
 from minirosprompt import UserError, metrics
-from minirosprompt.cli import Parser, names, run as run_script
+from minirosprompt.cli import Parser, names, nonnegative, run as run_script
 from minirosprompt.checkpoint import pick_device, read_json, write_json, writing
 from minirosprompt.data import data_folder, length_buckets, load_label_words, load_split
 from minirosprompt.prompt import PromptedEncoder, Template, load_prompt, pad
-from minirosprompt.tokenizer import Tokenizer
+from minirosprompt.tokenizer import Tokenizer, clean
 from minirosprompt.verbalizer import Verbalizer
 from minirosprompt.weights import TOKENIZER_FILE, encoder_folder
 from minirosprompt.xlmr import XLMR
@@ -42,7 +42,7 @@ def score(model, verbalizer, template, texts, batch_tokens=8192, progress=None):
 class Reader:
     """A frozen encoder with the settings under which a prompt is trained and used (the keys of SETTINGS)."""
     SETTINGS = ("encoder", "data", "classes", "seen", "source", "label_languages", "template", "hard_prompt", "k", "combine",
-                "calibration")
+                "calibration", "stacking")
 
     def __init__(self, settings, device, dtype):
         self.settings, self.device = {name: settings[name] for name in self.SETTINGS}, device
@@ -67,6 +67,7 @@ class Reader:
         if self.settings["calibration"] == "contextual":
             with torch.inference_mode():
                 verbalizer.calibrate(model(pad(template.encode([""]), self.device)))
+        verbalizer.stack(self.settings["seen"], self.settings["stacking"])
         return score(model, verbalizer, template, texts, progress="scoring")
 
 
@@ -129,6 +130,7 @@ def arguments(argv):
     g.add_argument("--data", help="data folder (default: the one trained on)")
     g.add_argument("--split", choices=["test", "dev", "train"], default="test", help="(default: test)")
     g.add_argument("--calibration", choices=["none", "contextual"], help="(default: as in training)")
+    g.add_argument("--stacking", type=nonnegative, help="subtract so much from the scores of seen classes (default: as in training)")
     g.add_argument("--out", type=Path, help="folder for results.json and results.csv (default: RUN/eval-SPLIT)")
     g = p.add_argument_group("classify your own texts")
     g.add_argument("--labels", help="class names with commas, or a labels.json: {class: {language: [label words]}}")
@@ -146,7 +148,8 @@ def main(argv=None):
         raise UserError(f"--run {run}: no prompt.safetensors in it")
     settings = read_settings(paths[0])
     settings |= {name: value for name, value in (("encoder", args.encoder), ("data", args.data),
-                                                 ("calibration", args.calibration)) if value}
+                                                 ("calibration", args.calibration), ("stacking", args.stacking))
+                 if value is not None}
     reader = Reader(settings, device, dtype)
     prompts = {}  # (method, seed) -> (P, D)
     for path in paths:
@@ -167,7 +170,10 @@ def main(argv=None):
     elif args.text or args.input:
         texts = args.text or []
         if args.input:
-            texts = texts + args.input.read_text(encoding="utf-8-sig").splitlines()
+            try:
+                texts = texts + args.input.read_text(encoding="utf-8-sig").splitlines()
+            except UnicodeDecodeError as error:
+                raise UserError(f"--input {args.input}: not UTF-8 (byte {error.start}); convert it first") from None
         if not texts:
             raise UserError(f"{args.input}: no text in it")
         method, seed = max(prompts, key=lambda key: (key[0] == "soft-group-dro", -key[1]))
@@ -175,7 +181,7 @@ def main(argv=None):
         out = csv.writer(sys.stdout, delimiter="\t", lineterminator="\n")
         out.writerow(["text", "class", *label_words])
         for text, row in zip(texts, probability.tolist()):
-            out.writerow([text, list(label_words)[int(np.argmax(row))], *(f"{p:.4f}" for p in row)])
+            out.writerow([clean(text), list(label_words)[int(np.argmax(row))], *(f"{p:.4f}" for p in row)])
     elif args.labels:
         raise UserError("--labels: give the texts to classify with --text or --input")
     else:

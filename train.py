@@ -50,6 +50,8 @@ def arguments(argv):
     g.add_argument("--combine", choices=["max", "mean"], default="max", help="over a class's label words (default: max)")
     g.add_argument("--calibration", choices=["none", "contextual"], default="none", help="subtract the scores of an empty "
                    "text at test time (default: none)")
+    g.add_argument("--stacking", type=nonnegative, default=0.0, help="calibrated stacking: subtract so much from the scores of seen "
+                   "classes at test time (default: 0)")
     g = p.add_argument_group("training")
     g.add_argument("--objective", nargs="+", choices=list(METHOD), default=["erm", "group-dro"],
                    help="plain mean loss, worst-group loss, or both, one after the other (default: both)")
@@ -71,8 +73,10 @@ def arguments(argv):
     args = p.parse_args(argv)
     if args.resume:
         run = Path(args.resume)
-        args = argparse.Namespace(**read_json(run / "config.json"))
-        return args, run
+        settings = read_json(run / "config.json")
+        if settings.keys() != vars(args).keys():
+            raise UserError(f"{run}/config.json: written by another version of train.py; start a new run")
+        return argparse.Namespace(**settings), run
     run = Path("runs") / (args.name or time.strftime("%Y%m%d-%H%M%S"))
     if run.exists():
         raise UserError(f"{run} exists: choose another --name, or go on with it by --resume {run}")
@@ -177,7 +181,8 @@ def main(argv=None):
     label_words = load_label_words(data_folder(args.data) / "labels.json", args.classes, args.label_languages)
     tested = [e for e in tested if e.label in args.classes and e.lang in args.languages]
     dev = [e for e in dev if e.label in args.seen and e.lang in args.source]  # what a prompt is chosen by
-    for part, examples_of_part in (("dev", dev), (args.split, tested)):
+    shots = {seed: few_shot(examples, args.seen, args.source, args.shots, seed) for seed in args.seeds}
+    for part, examples_of_part in (("train", shots[args.seeds[0]]), ("dev", dev), (args.split, tested)):
         if not examples_of_part:
             raise UserError(f"{args.data}: no text of these classes and languages in the {part} split")
     reader = Reader(vars(args), device, dtype)
@@ -189,7 +194,6 @@ def main(argv=None):
     texts = [e.text for e in tested]
     scores = {("hard", 0): reader.classify(texts, label_words, None)}
     for seed in args.seeds:
-        shots = few_shot(examples, args.seen, args.source, args.shots, seed)
         for objective in args.objective:
             folder, method = run / f"{METHOD[objective]}-{seed}", METHOD[objective]
             path = folder / "prompt.safetensors"
@@ -197,7 +201,7 @@ def main(argv=None):
                 prompt = load_prompt(path, reader.encoder)[0].to(device)
             else:
                 seen_words = {label: label_words[label] for label in args.seen}
-                prompt = train(args, objective, seed, reader, seen_words, shots, dev, folder)
+                prompt = train(args, objective, seed, reader, seen_words, shots[seed], dev, folder)
                 save_prompt(path, prompt, reader.encoder, {"method": method, "seed": str(seed), "encoder": args.encoder,
                                                            "settings": json.dumps(reader.settings)})
             scores[method, seed] = reader.classify(texts, label_words, prompt)

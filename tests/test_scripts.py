@@ -69,7 +69,7 @@ def test_classify_own_texts_into_own_classes(train, run_script, tmp_path):
 
 @pytest.mark.parametrize("flags", [["--group-by", "lang,domain"], ["--init", "vocab", "--combine", "mean", "--k", "3"],
                                    ["--init", "normal", "--calibration", "contextual", "--prompt-length", "7"],
-                                   ["--adjustment", "2", "--eta", "0"],
+                                   ["--adjustment", "2", "--eta", "0", "--stacking", "1"],
                                    ["--template", "{text} {prompt} {mask}", "--label-languages", "aa"], ["--dtype", "bfloat16"]])
 def test_flags(train, flags):
     done = train("--name", "x", "--steps", 4, *flags)
@@ -164,6 +164,10 @@ def test_eval_refuses(train, run_script, tiny, tmp_path):
     refused(run_script("eval.py", "--labels", "a,b"), "--text or --input")
     refused(run_script("eval.py", "--labels", "a,b", "--input", "none.txt"), "none.txt")
     refused(run_script("eval.py", "--run", "runs/two"), "runs/two")
+    (tmp_path / "latin1.txt").write_bytes(b"caf\xe9\n")
+    refused(run_script("eval.py", "--labels", "a,b", "--input", "latin1.txt"), "latin1.txt: not UTF-8")
+    (tmp_path / "runs/one/config.json").write_text("{}")
+    refused(run_script("train.py", "--resume", "runs/one"), "another version")
     refused(run_script("eval.py", "--data", "nowhere"), "nowhere")
     path = tmp_path / "runs/one/soft-erm-0/prompt.safetensors"
     path.write_bytes(path.read_bytes()[:-4])
