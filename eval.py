@@ -130,7 +130,7 @@ def arguments(argv):
     g.add_argument("--data", help="data folder (default: the one trained on)")
     g.add_argument("--split", choices=["test", "dev", "train"], default="test", help="(default: test)")
     g.add_argument("--calibration", choices=["none", "contextual"], help="(default: as in training)")
-    g.add_argument("--stacking", type=nonnegative, help="subtract so much from the scores of seen classes (default: as in training)")
+    g.add_argument("--stacking", type=nonnegative, help="subtract so much from seen classes' scores (default: as in training)")
     g.add_argument("--out", type=Path, help="folder for results.json and results.csv (default: RUN/eval-SPLIT)")
     g = p.add_argument_group("classify your own texts")
     g.add_argument("--labels", help="class names with commas, or a labels.json: {class: {language: [label words]}}")

@@ -50,8 +50,8 @@ def arguments(argv):
     g.add_argument("--combine", choices=["max", "mean"], default="max", help="over a class's label words (default: max)")
     g.add_argument("--calibration", choices=["none", "contextual"], default="none", help="subtract the scores of an empty "
                    "text at test time (default: none)")
-    g.add_argument("--stacking", type=nonnegative, default=0.0, help="calibrated stacking: subtract so much from the scores of seen "
-                   "classes at test time (default: 0)")
+    g.add_argument("--stacking", type=nonnegative, default=0.0, help="calibrated stacking: subtract so much from the "
+                   "scores of seen classes at test time (default: 0)")
     g = p.add_argument_group("training")
     g.add_argument("--objective", nargs="+", choices=list(METHOD), default=["erm", "group-dro"],
                    help="plain mean loss, worst-group loss, or both, one after the other (default: both)")
@@ -63,7 +63,7 @@ def arguments(argv):
     g.add_argument("--steps", type=positive, default=100, help="(default: 100)")
     g.add_argument("--batch-size", type=positive, default=32, help="texts a step, the same number a group (default: 32)")
     g.add_argument("--lr", type=nonnegative, default=0.03, help="AdamW's, constant (default: 0.03)")
-    g.add_argument("--select-every", type=positive, default=10, help="steps between looks at dev, and checkpoints (default: 10)")
+    g.add_argument("--select-every", type=positive, default=10, help="steps between selections and checkpoints (default: 10)")
     g = p.add_argument_group("run")
     g.add_argument("--split", choices=["test", "dev"], default="test", help="what the table is about (default: test)")
     g.add_argument("--name", help="folder under runs/ (default: the time)")

@@ -4,9 +4,9 @@
     python data_scripts/pretrain.py --out runs/try --tokens 3000000   # a look at the first plateau
     python data_scripts/pretrain.py --out runs/pocket --resume        # after an interruption
 
-The text is generated from MiniTopics (minirosprompt/pocket/minitopics): documents about one topic, sentences or bare lists, some of
-which name their topic, alone (masked LM) or followed by their translation (translation LM, Conneau & Lample 2019), mixed
-with the unlabelled sentences of the train split. Dev and test sentences are never read here, nor is a sentence's topic.
+The text is generated from MiniTopics (minirosprompt/pocket/minitopics): documents about one topic, sentences
+or bare lists, some of which name their topic, alone (masked LM) or followed by their translation (translation LM, Conneau &
+Lample 2019), mixed with the train split's sentences, whose topics are not read. Dev and test sentences are never trained on.
 """
 import argparse
 import csv
@@ -131,7 +131,8 @@ def train_tokenizer(world, path, vocab_size, rng):
                 # SentencePiece takes a piece into account only if it occurs in two different words: "word" and "word,".
                 # Chinese has no spaces, so there a phrase begins in the middle of a "word".
                 for line in lines:
-                    file.write(f"，{line}。\n、{line}、\n" if lang == "zho_Hans" else f"{line}\n{line.replace(' ', ', ')},\n")
+                    two = (f"，{line}。", f"、{line}、") if lang == "zho_Hans" else (line, line.replace(" ", ", ") + ",")
+                    file.write("\n".join(two) + "\n")
         sentencepiece.SentencePieceTrainer.train(
             input=str(text), model_prefix=str(Path(folder) / "spm"), vocab_size=vocab_size - 2, model_type="unigram",
             normalization_rule_name="nmt_nfkc", character_coverage=1.0, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
@@ -263,9 +264,9 @@ def new_model(config):
 def arguments():
     p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, required=True, help="folder for the encoder, in Hugging Face layout")
-    p.add_argument("--minitopics", type=Path, default=MINITOPICS, help="folder with the three tables (default: the one that ships)")
+    p.add_argument("--minitopics", type=Path, default=MINITOPICS, help="folder of the three tables (default: MiniTopics)")
     p.add_argument("--resume", action="store_true", help="go on from OUT/pretrain.pt")
-    p.add_argument("--minutes", type=nonnegative, default=math.inf, help="stop after so many; --resume goes on (default: never)")
+    p.add_argument("--minutes", type=nonnegative, default=math.inf, help="stop after so many; --resume goes on (default: off)")
     p.add_argument("--look-every", type=positive, default=500, help="steps between validations and checkpoints (default: 500)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: cuda where there is one)")
@@ -285,7 +286,7 @@ def arguments():
     g.add_argument("--sentences", type=below_one, default=0.2, help="share of unlabelled train sentences (default: 0.2)")
     g.add_argument("--mask-rate", type=below_one, default=0.3, help="share of words to predict, fewer of the common ones "
                                                                     "(default: 0.3)")
-    g.add_argument("--subword-alpha", type=nonnegative, default=0.3, help="temperature of subword regularisation (default: 0.3)")
+    g.add_argument("--subword-alpha", type=nonnegative, default=0.3, help="of subword regularisation (default: 0.3)")
     return p.parse_args()
 
 
@@ -315,7 +316,8 @@ def main():
           f"{len(world.frames)} frames, {device}")
 
     rng = random.Random("held out")
-    held_out = [encode(tokenizer, world.texts(rng, args.translation, args.sentences), None, args.max_tokens) for _ in range(2000)]
+    held_out = [encode(tokenizer, world.texts(rng, args.translation, args.sentences), None, args.max_tokens)
+                for _ in range(2000)]
     rates = mask_rates(held_out, tokenizer.vocab_size, args.mask_rate, common=3e-4)
     held_out = [pad(held_out[i:i + 32]) for i in range(0, 256, 32)]
     generator = torch.Generator()
@@ -335,9 +337,9 @@ def main():
         state["log"].append({"step": state["step"], "tokens": state["tokens"], "minutes": round(state["seconds"] / 60, 1),
                              "train_loss": state["running"] and round(state["running"], 4), "valid_loss": round(valid, 4),
                              "zero_shot": round(dev, 3), "naming": {lang: round(a, 3) for lang, a in naming.items()}})
-        tqdm.write(f"step {state['step']}: {state['tokens'] / 1e6:.1f} M tokens, valid loss {valid:.3f}, dev sentences {dev:.0%}, "
-                   f"naming {sum(naming.values()) / len(naming):.0%}, lowest {min(naming, key=naming.get)} "
-                   f"{min(naming.values()):.0%}", file=sys.stdout)
+        tqdm.write(f"step {state['step']}: {state['tokens'] / 1e6:.1f} M tokens, valid loss {valid:.3f}, "
+                   f"dev sentences {dev:.0%}, naming {sum(naming.values()) / len(naming):.0%}, "
+                   f"lowest {min(naming, key=naming.get)} {min(naming.values()):.0%}", file=sys.stdout)
         save_state(out / "pretrain.pt", {**state, "model": model.state_dict(), "optimizer": optimizer.state_dict()})
         write_json(out / "pretrain.json", {"settings": {k: v for k, v in vars(args).items() if k not in
                                                         ("out", "minitopics", "resume", "minutes")}, "log": state["log"]})
