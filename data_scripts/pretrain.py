@@ -27,7 +27,8 @@ from eval import score
 from minirosprompt import UserError
 from minirosprompt.checkpoint import load_state, pick_device, save_state, write_json, writing
 from minirosprompt.cli import Parser, below_one, nonnegative, positive, run as run_script
-from minirosprompt.data import MINITOPICS, MINITOPICS_SEEN, MINITOPICS_SOURCE, load_label_words, load_split
+from minirosprompt.data import (MINITOPICS, MINITOPICS_SEEN, MINITOPICS_SOURCE, length_buckets, load_label_words,
+                                load_split)
 from minirosprompt.prompt import PromptedEncoder, Template, pad
 from minirosprompt.tokenizer import BOS, EOS, PAD, Tokenizer
 from minirosprompt.verbalizer import Verbalizer
@@ -162,20 +163,15 @@ def batches(world, tokenizer, args, pool=0, skip=0):
     while True:
         rng = random.Random(f"{args.seed} {pool}")
         sentencepiece.set_random_generator_seed(rng.randrange(2**31))
-        late, rows, cut, batch = pool * POOL * args.batch_tokens > args.tokens / 2, [], [], []
+        late, rows = pool * POOL * args.batch_tokens > args.tokens / 2, []
         while sum(map(len, rows)) < POOL * args.batch_tokens:
             sample = args.subword_alpha if late and rng.random() < 0.5 else None
             rows.append(encode(tokenizer, world.texts(rng, args.translation, args.sentences), sample, args.max_tokens))
-        for row in sorted(rows, key=len):
-            if batch and (len(batch) + 1) * len(row) > args.batch_tokens:
-                cut.append(batch)
-                batch = []
-            batch.append(row)
-        cut.append(batch)
+        cut = length_buckets(rows, args.batch_tokens)
         rng.shuffle(cut)
         for i, batch in enumerate(cut):
             if i >= skip:
-                yield pad(batch), pool, i
+                yield pad([rows[j] for j in batch]), pool, i
         pool, skip = pool + 1, 0
 
 
