@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from minirosprompt import UserError, metrics
 from minirosprompt.cli import Parser, names, nonnegative, run as run_script
-from minirosprompt.checkpoint import pick_device, read_json, write_json, writing
-from minirosprompt.data import data_folder, length_buckets, load_label_words, load_split
+from minirosprompt.checkpoint import peak_memory, pick_device, read_json, write_json, writing
+from minirosprompt.data import data_folder, length_buckets, load_label_words, load_languages, load_split
 from minirosprompt.prompt import PromptedEncoder, Template, load_prompt, pad
 from minirosprompt.tokenizer import Tokenizer, clean
 from minirosprompt.verbalizer import Verbalizer
@@ -71,8 +71,8 @@ class Reader:
         return score(model, verbalizer, template, texts, progress="scoring")
 
 
-def report(folder, settings, examples, label_words, scores, resource=None):
-    """Prints the table and writes results.json and results.csv. scores: {(method, seed): (N, C)}; method "hard" is there."""
+def report(folder, settings, examples, label_words, scores, resource, device):
+    """Prints the table and writes results.json and results.csv. -> the rows, one a language, method and seed. scores: {(method, seed): (N, C)}; method "hard" is there."""
     classes, seen, source = list(label_words), settings["seen"], settings["source"]
     gold = np.array([classes.index(e.label) for e in examples])
     predicted = {key: s.argmax(1).numpy() for key, s in scores.items()}
@@ -103,7 +103,9 @@ def report(folder, settings, examples, label_words, scores, resource=None):
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows(rows)
-    print(f"\nper language: {folder / 'results.csv'}")
+    memory = peak_memory(device)
+    print(f"\nper language: {folder / 'results.csv'}" + (f"; peak memory {memory / 1e9:.1f} GB" if memory else ""))
+    return rows
 
 
 def newest_run():
@@ -114,9 +116,23 @@ def newest_run():
 
 
 def load_resource(encoder):
-    """{lang: share of the pretraining text}, where the encoder's folder says so in languages.json; else None."""
+    """{lang: amount of pretraining text}: from languages.json in the encoder's folder, else XLM-R's own."""
     path = encoder_folder(encoder) / "languages.json"
-    return read_json(path) if path.exists() else None
+    if path.exists():
+        return read_json(path)
+    return {lang: float(row["cc100_gib"]) for lang, row in load_languages().items() if row["cc100_gib"]}
+
+
+def report_by_class(folder, rows, resource):
+    """Prints and writes (by_class.json) the accuracy on all classes, averaged over classes of languages."""
+    table = {lang: {"family": "unknown", "script": lang[-4:]} | load_languages().get(lang, {}) for lang in {r["lang"] for r in rows}}
+    seen = metrics.resource_class(resource)
+    by = {"pretraining text": metrics.by_class(rows, {lang: seen.get(lang, "none") for lang in table})}
+    for column in ("script", "family"):
+        by[column] = metrics.by_class(rows, {lang: row[column] for lang, row in table.items()})
+    for name, of in by.items():
+        print("\n" + metrics.format_by_class(f"all classes, by {name}", of))
+    write_json(folder / "by_class.json", by)
 
 
 def arguments(argv):
@@ -128,6 +144,7 @@ def arguments(argv):
     p.add_argument("--show-neighbours", action="store_true", help="print what each label word turned into, and stop")
     g = p.add_argument_group("evaluate on labelled data")
     g.add_argument("--data", help="data folder (default: the one trained on)")
+    g.add_argument("--languages", type=names, help="languages that are tested (default: all in the data)")
     g.add_argument("--split", choices=["test", "dev", "train"], default="test", help="(default: test)")
     g.add_argument("--calibration", choices=["none", "contextual"], help="(default: as in training)")
     g.add_argument("--stacking", type=nonnegative, help="subtract so much from seen classes' scores (default: as in training)")
@@ -186,6 +203,10 @@ def main(argv=None):
         raise UserError("--labels: give the texts to classify with --text or --input")
     else:
         examples = [e for e in load_split(settings["data"], args.split) if e.label in label_words]
+        unknown = set(args.languages or ()) - {e.lang for e in examples}
+        if unknown:
+            raise UserError(f"--languages: {', '.join(sorted(unknown))} not in {settings['data']}")
+        examples = [e for e in examples if args.languages is None or e.lang in args.languages]
         if not examples:
             raise UserError(f"{settings['data']}: the {args.split} split has no text of the classes {', '.join(label_words)}")
         texts = [e.text for e in examples]
@@ -193,7 +214,8 @@ def main(argv=None):
         for key, prompt in prompts.items():
             scores[key] = reader.classify(texts, label_words, prompt)
         folder = args.out or (run.parent if run.suffix else run) / f"eval-{args.split}"
-        report(folder, settings, examples, label_words, scores, load_resource(settings["encoder"]))
+        resource = load_resource(settings["encoder"])
+        report_by_class(folder, report(folder, settings, examples, label_words, scores, resource, device), resource)
 
 
 def read_settings(path):

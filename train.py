@@ -31,7 +31,8 @@ METHOD = {"erm": "soft-erm", "group-dro": "soft-group-dro"}
 def arguments(argv):
     p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     g = p.add_argument_group("what is read")
-    g.add_argument("--encoder", default="pocket", help='"pocket" or a folder in Hugging Face layout (default: pocket)')
+    g.add_argument("--encoder", default="pocket", help='"pocket", a name on the hub such as xlm-roberta-base or org/name@revision, '
+                                                          "or a folder in its layout (default: pocket)")
     g.add_argument("--data", default="minitopics", help='"minitopics" or a data folder (default: minitopics)')
     g.add_argument("--seen", type=names, help="classes to train on, with commas (default: MiniTopics' seven; else all)")
     g.add_argument("--source", type=names, help="languages to train on, with commas (default: MiniTopics' four; else all)")
@@ -205,7 +206,7 @@ def main(argv=None):
                 save_prompt(path, prompt, reader.encoder, {"method": method, "seed": str(seed), "encoder": args.encoder,
                                                            "settings": json.dumps(reader.settings)})
             scores[method, seed] = reader.classify(texts, label_words, prompt)
-    report(run, vars(args), tested, label_words, scores, load_resource(args.encoder))
+    report(run, vars(args), tested, label_words, scores, load_resource(args.encoder), device)
 
 
 if __name__ == "__main__":

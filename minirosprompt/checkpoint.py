@@ -4,12 +4,18 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy
 import sentencepiece
 import torch
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 from . import UserError
 
@@ -72,6 +78,13 @@ def pick_device(device, dtype):
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch sees no CUDA GPU on this machine; use --device cpu")
     return torch.device(device), {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+
+
+def peak_memory(device):
+    """The most memory in use so far, in bytes: of this process, or of its tensors on a GPU. None if the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def environment(device):

@@ -16,6 +16,7 @@ from .weights import POCKET
 MINITOPICS = POCKET / "minitopics"
 MINITOPICS_SEEN = ["sports", "food", "health", "education", "economy", "animals", "politics"]  # its other five are unseen
 MINITOPICS_SOURCE = ["eng_Latn", "spa_Latn", "rus_Cyrl", "zho_Hans"]                          # its other eight are targets
+LANGUAGES = Path(__file__).parent / "languages.tsv"
 COLUMNS = ("id", "text", "label", "lang")
 csv.field_size_limit(10**8)
 
@@ -73,6 +74,16 @@ def load_split(name_or_path, split):
     if not examples:
         raise UserError(f"{all_splits}: no row with split {split}")
     return examples
+
+
+def load_languages():
+    """-> {code: {name, script, family, xlmr, cc100_gib, pocket}} of SIB-200's languages and a few more.
+
+    cc100_gib: size of the language's part of CC-100, which XLM-R was pretrained on (Conneau et al. 2020, table 6); xlmr:
+    "high" or "low" for the upper and lower half by that size, "no" if XLM-R has not seen the language.
+    """
+    with open(LANGUAGES, encoding="utf-8", newline="") as file:
+        return {row.pop("code"): row for row in csv.DictReader(file, delimiter="\t")}
 
 
 def load_label_words(path, classes=None, languages=None):

@@ -3,6 +3,8 @@
 All classes compete for every text (the joint label set, Xian et al. 2017): "seen" is the accuracy on texts of classes that
 the prompt was trained on, "unseen" on texts of the others, "harmonic" 2 seen unseen / (seen + unseen).
 """
+from collections import Counter
+
 import numpy as np
 
 
@@ -59,17 +61,17 @@ CELLS = [(role, column) for role in ("source", "target") for column in ("seen", 
         [("worst", "unseen"), ("high", "all"), ("low", "all")]
 
 
-def pick(rows, role, ranked):
-    """The rows of one role; "high" and "low" are the upper and lower half of `ranked`, languages by pretraining text."""
-    half = {"high": ranked[:len(ranked) // 2], "low": ranked[len(ranked) // 2:]}
-    return [row for row in rows if row["role"] == role or row["lang"] in half.get(role, ())]
+def resource_class(resource):
+    """{lang: amount of pretraining text} -> {lang: "high" for the upper half of them, "low" for the lower}."""
+    ranked = sorted(resource, key=lambda lang: -resource[lang])
+    return {lang: "high" if i < len(ranked) // 2 else "low" for i, lang in enumerate(ranked)}
 
 
-def cell(rows, role, column, ranked=()):
+def cell(rows, role, column, classes):
     """One number of one training run: the mean over some of its languages, or the worst one's. None if there is nothing."""
     if role == "worst":
         return min((row[column] for row in rows if row[column] is not None), default=None)
-    return mean_of(pick(rows, role, ranked), column)
+    return mean_of([row for row in rows if role in (row["role"], classes.get(row["lang"]))], column)
 
 
 def summarise(rows, resource=None):
@@ -77,17 +79,29 @@ def summarise(rows, resource=None):
 
     resource: {lang: share of the encoder's pretraining text}, to average over high- and low-resource languages.
     """
-    ranked, summary = sorted(resource or {}, key=lambda lang: -resource[lang]), {}
+    classes, summary = resource_class(resource or {}), {}
     for method in dict.fromkeys(row["method"] for row in rows):
         of_method = [row for row in rows if row["method"] == method]
         seeds = [[row for row in of_method if row["seed"] == seed] for seed in dict.fromkeys(r["seed"] for r in of_method)]
         summary[method] = {}
         for role, column in CELLS:
-            values = [cell(of_seed, role, column, ranked) for of_seed in seeds]
+            values = [cell(of_seed, role, column, classes) for of_seed in seeds]
             if None not in values:
                 sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
                 summary[method][f"{role} {column}"] = {"mean": float(np.mean(values)), "sd": sd}
     return summary
+
+
+def by_class(rows, classes, column="all"):
+    """Means over classes of languages: {class: {"languages": n, method: mean over its languages and the seeds}}.
+
+    classes: {lang: class}, such as its script; the classes with most languages come first.
+    """
+    langs = Counter(classes[lang] for lang in {row["lang"] for row in rows} if lang in classes)
+    methods = dict.fromkeys(row["method"] for row in rows)
+    return {name: {"languages": n} | {method: mean_of([row for row in rows if row["method"] == method
+                                                       and classes.get(row["lang"]) == name], column) for method in methods}
+            for name, n in sorted(langs.items(), key=lambda item: (-item[1], item[0]))}
 
 
 def gain(examples, gold, predicted, baseline, keep):
@@ -112,3 +126,11 @@ def format_table(summary):
             texts.append("" if number is None else f"{100 * number['mean']:.1f}{sd}")
         lines.append(f"{method:15}" + "".join(f"{text:>11}" for text in texts))
     return "\n".join(lines)
+
+
+def format_by_class(title, table):
+    """The tables that eval.py prints by classes of languages, in per cent."""
+    methods = [name for name in next(iter(table.values())) if name != "languages"]
+    lines = [f"{title:24}{'languages':>9}" + "".join(f"{method:>16}" for method in methods)]
+    return "\n".join(lines + [f"{name:24}{of['languages']:9}" + "".join(f"{100 * of[method]:16.1f}" for method in methods)
+                              for name, of in table.items()])

@@ -18,6 +18,17 @@ def without_bare_space(ids, tokenizer):
     return ids[1:] if len(ids) > 1 and tokenizer.piece(ids[0]) == "▁" else ids
 
 
+def nearest(b, E, k, tokenizer):
+    """b: (W, D), E: (V, D) -> cosines and ids (W, K) of each b's k nearest ordinary tokens."""
+    length, found = E.norm(dim=1).clamp(min=1e-12), []                                   # (V,)
+    for some in F.normalize(b, dim=1).split(64):  # (W, V) at once would take a gigabyte for 1,000 words in XLM-R's vocabulary
+        cosine = some @ E.T / length                                                     # (64, V)
+        cosine[:, list(tokenizer.special)] = -torch.inf
+        cosine[:, tokenizer.vocab_size:] = -torch.inf                                    # rows that no piece uses
+        found.append(cosine.topk(k))
+    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+
 class Verbalizer:
     """Scores classes from the mask's state h.
 
@@ -43,10 +54,7 @@ class Verbalizer:
         with torch.no_grad():
             E = encoder.word.weight.float()                                              # (V, D)
             b = torch.stack([E[ids].mean(0) for ids in pieces])                          # (W, D)
-            cosine = F.normalize(b, dim=1) @ F.normalize(E, dim=1).T                     # (W, V), once a label set
-            cosine[:, list(tokenizer.special)] = -torch.inf
-            cosine[:, tokenizer.vocab_size:] = -torch.inf                                # rows that no piece uses
-            similarity, ids = cosine.topk(k)                                             # (W, K)
+            similarity, ids = nearest(b, E, k, tokenizer)                                # (W, K)
             weight = similarity.softmax(1)                                               # (W, K)
             self.rows = torch.einsum("wk,wkd->wd", weight, E[ids])                       # (W, D)
             self.bias = (weight * encoder.head.bias.float()[ids]).sum(1)                 # (W,)

@@ -11,15 +11,19 @@ from pathlib import Path
 
 import torch
 
-from . import UserError
+from . import UserError, hub
 from .checkpoint import writing
 from .xlmr import Config, XLMR
 
 POCKET = Path(__file__).parent / "pocket"
-TOKENIZER_FILE = "sentencepiece.bpe.model"
+TOKENIZER_FILE = hub.TOKENIZER
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
           "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
           "BOOL": torch.bool}
+OTHERS = {"xlm-roberta-xl": "its layer norms stand before each block (pre-LN), XLM-R's after", "modernbert": "rotary positions, pre-LN",
+          "bert": "another tokenizer and embedding", "roberta": "another tokenizer (byte-level BPE)",
+          "deberta-v2": "relative positions"} | dict.fromkeys(("gpt2", "xglm", "bloom", "llama", "gemma", "qwen2", "mistral"),
+                                                              "a decoder, which has no <mask>")
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
 
 
@@ -165,12 +169,14 @@ def to_hugging_face(state):
 # ---- whole encoders ---------------------------------------------------------------------------------------------------
 
 def encoder_folder(name_or_path):
-    """"pocket" or a folder -> its Path. Raises UserError if there is nothing."""
+    """"pocket", a folder, or a name on the hub (downloaded if need be) -> its Path. Raises UserError if there is nothing."""
     folder = POCKET if str(name_or_path) == "pocket" else Path(name_or_path)
-    if not folder.is_dir():
+    if folder.is_dir():
+        return folder
+    if not hub.parse(str(name_or_path)):
         raise UserError(f'{name_or_path}: not "pocket", nor a folder that holds config.json, model.safetensors and '
-                        f"{TOKENIZER_FILE}")
-    return folder
+                        f"{TOKENIZER_FILE}, nor a name such as xlm-roberta-base or org/name@revision")
+    return hub.snapshot(str(name_or_path), read_config)
 
 
 def read_config(path):
@@ -183,7 +189,10 @@ def read_config(path):
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON object ({type(error).__name__})") from None
     if kind != "xlm-roberta":
-        raise UserError(f"{path}: model_type is {kind!r}, only 'xlm-roberta' (post-LN, with a masked-LM head) can be read")
+        raise UserError(f"{path}: model_type is {kind!r}: {OTHERS.get(kind, 'another architecture')}; only 'xlm-roberta' can be read")
+    heads = raw.get("architectures")
+    if isinstance(heads, list) and heads and not any("MaskedLM" in str(head) for head in heads):
+        raise UserError(f"{path}: {heads[0]} has no masked-LM head, so nothing can be read off the mask")
     if raw.get("hidden_act", "gelu") != "gelu" or raw.get("position_embedding_type", "absolute") != "absolute":
         raise UserError(f"{path}: only hidden_act 'gelu' and absolute positions are XLM-R's")
     try:

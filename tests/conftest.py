@@ -87,5 +87,6 @@ def run_script(tmp_path, monkeypatch):
                 code = end.code or 0
         return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(ROOT))
+    for folder in (ROOT, ROOT / "data_scripts"):
+        monkeypatch.syspath_prepend(str(folder))
     return run

@@ -1,0 +1,67 @@
+"""A web server on this machine that behaves, and misbehaves, as the hub and the data hosts do."""
+import http.server
+import threading
+from contextlib import contextmanager
+
+
+class Host:
+    """files: {path: bytes}; headers: {path: {name: value}}; moved: {path: address}; faults: {path: [one for each request]}.
+
+    Faults: a status such as 503; "cut" sends half of what it promised; "whole" ignores a range.
+    """
+
+    def __init__(self):
+        self.files, self.headers, self.moved, self.faults, self.requests, self.agent = {}, {}, {}, {}, [], set()
+
+    def answer(self, request):
+        path = request.path
+        self.requests.append((request.command, path, request.headers.get("Range")))
+        self.agent.add(request.headers.get("User-Agent"))
+        fault = self.faults[path].pop(0) if self.faults.get(path) else None
+        if isinstance(fault, int):
+            return self.send(request, fault, {}, b"")
+        if path in self.moved:
+            return self.send(request, 302, {"Location": self.moved[path], **self.headers.get(path, {})}, b"moved")
+        if path not in self.files:
+            return self.send(request, 404, {}, b"not found")
+        body, headers, status = self.files[path], {"ETag": f'"{hash(self.files[path])}"', **self.headers.get(path, {})}, 200
+        start = request.headers.get("Range")
+        if start and fault != "whole" and request.headers.get("If-Range", headers["ETag"]) == headers["ETag"]:
+            start = int(start.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(body):
+                return self.send(request, 416, {"Content-Range": f"bytes */{len(body)}"}, b"")
+            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+            body, status = body[start:], 206
+        self.send(request, status, headers, body, cut=fault == "cut")
+
+    def send(self, request, status, headers, body, cut=False):
+        request.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        if request.command == "GET":
+            request.wfile.write(body[:len(body) // 2] if cut else body)
+        request.close_connection = True
+
+    def gets(self, path):
+        """The ranges of the GET requests for one path."""
+        return [span for command, p, span in self.requests if (command, p) == ("GET", path)]
+
+
+@contextmanager
+def serve():
+    host = Host()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            host.answer(self)
+        do_HEAD = do_GET
+
+        def log_message(self, *args):
+            pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    host.url = f"http://127.0.0.1:{server.server_port}"
+    yield host
+    server.shutdown()
+    server.server_close()

@@ -1,0 +1,132 @@
+"""Downloads from a server on this machine that redirects, breaks off, lies and stumbles."""
+import hashlib
+import multiprocessing
+import shutil
+from collections import namedtuple
+
+import pytest
+
+from loopback import serve
+from minirosprompt import UserError, download as module
+from minirosprompt.download import NotFound, download, open_url
+
+BODY = bytes(range(256)) * 20000  # 5 MB
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+@pytest.fixture()
+def host(monkeypatch):
+    monkeypatch.setattr(module, "PAUSES", (0.01,) * 4)
+    with serve() as host:
+        host.files["/file"] = BODY
+        yield host
+
+
+def nothing_but(folder, *names):
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock")) == sorted(names)
+
+
+def test_plain_and_again(host, tmp_path):
+    path = tmp_path / "deep" / "file"
+    for _ in range(2):  # the second time it is there
+        assert download(f"{host.url}/file", path, len(BODY), SHA256).read_bytes() == BODY
+    assert host.gets("/file") == [None] and nothing_but(path.parent, "file")
+    path.write_bytes(b"damaged since")
+    assert download(f"{host.url}/file", path, sha256=SHA256).read_bytes() == BODY
+    download(f"{host.url}/file", path)  # nothing is known about it: what is there is believed
+    assert len(host.gets("/file")) == 2
+
+
+def test_redirects(host, tmp_path):
+    host.moved = {"/old": "/older", "/older": f"{host.url}/file", "/circle": "/circle"}
+    host.headers["/old"] = {"X-Linked-Etag": '"of the first hop"'}
+    assert download(f"{host.url}/old", tmp_path / "x").read_bytes() == BODY
+    response, headers = open_url(f"{host.url}/old")
+    response.close()
+    assert headers["x-linked-etag"] == '"of the first hop"'
+    with pytest.raises(UserError, match="in a circle"):
+        open_url(f"{host.url}/circle")
+    with serve() as other:  # HEAD does not ask a host that has been handed a signed address
+        host.moved["/away"] = f"{other.url}/file"
+        open_url(f"{host.url}/away", "HEAD")
+        assert other.requests == []
+
+
+def test_never_from_https_to_http(monkeypatch):
+    response = namedtuple("Response", "headers status close")({"Location": "http://example.org/x"}, 302, lambda: None)
+    monkeypatch.setattr(module._opener, "open", lambda request, timeout: response)
+    with pytest.raises(UserError, match="away from https"):
+        open_url("https://example.org/x")
+
+
+@pytest.mark.parametrize("faults, ranges", [
+    (["cut"], [None, f"bytes={len(BODY) // 2}-"]),                                       # goes on where it broke
+    (["cut", "cut"], [None, f"bytes={len(BODY) // 2}-", f"bytes={len(BODY) * 3 // 4}-"]),
+    (["cut", "whole"], [None, f"bytes={len(BODY) // 2}-"]),                              # a server that begins anew
+    ([503, 503], [None, None, None]),
+    ([429], [None, None]),
+])
+def test_stumbles(host, tmp_path, faults, ranges):
+    host.faults["/file"] = list(faults)
+    assert download(f"{host.url}/file", tmp_path / "x", sha256=SHA256).read_bytes() == BODY
+    assert host.gets("/file") == ranges and nothing_but(tmp_path, "x")
+
+
+def test_part_of_an_earlier_try(host, tmp_path):
+    part = tmp_path / "x.part"
+    part.write_bytes(BODY[:1000])
+    assert download(f"{host.url}/file", tmp_path / "x", sha256=SHA256).read_bytes() == BODY
+    assert host.gets("/file") == ["bytes=1000-"]
+    (tmp_path / "x").unlink()
+    part.write_bytes(b"of another version")
+    assert download(f"{host.url}/file", tmp_path / "x").read_bytes() == BODY  # no hash would tell, so it is not used
+    (tmp_path / "x").unlink()
+    part.write_bytes(BODY + b"longer")
+    with pytest.raises(UserError, match="size or sha256"):
+        download(f"{host.url}/file", tmp_path / "x", len(BODY), SHA256)
+    part.write_bytes(BODY)  # whole, but killed before it got its name
+    assert download(f"{host.url}/file", tmp_path / "x", sha256=SHA256).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("size, sha256", [(len(BODY), "0" * 64), (len(BODY) - 1, SHA256), (len(BODY) + 1, None)])
+def test_wrong_hash_or_size_leaves_nothing(host, tmp_path, size, sha256):
+    with pytest.raises(UserError, match="size or sha256|breaks every time"):
+        download(f"{host.url}/file", tmp_path / "x", size, sha256)
+    assert not (tmp_path / "x").exists()
+
+
+def test_given_up(host, tmp_path):
+    host.faults["/file"] = [503] * 99
+    with pytest.raises(UserError, match="HTTP 503.*try again later"):
+        download(f"{host.url}/file", tmp_path / "x")
+    with pytest.raises(NotFound, match="HTTP 404"):
+        download(f"{host.url}/nothing", tmp_path / "x")
+    host.faults["/file"] = [400]
+    with pytest.raises(UserError, match="HTTP 400"):
+        download(f"{host.url}/file", tmp_path / "x")
+    host.faults["/file"] = ["cut"] * 99
+    host.files["/file"] = b"x"  # half of one byte is none
+    with pytest.raises(UserError, match="breaks every time"):
+        download(f"{host.url}/file", tmp_path / "x")
+    for address in ("ftp://example.org/x", "example.org/x", "file:///etc/passwd"):
+        with pytest.raises(UserError, match="begins with https"):
+            open_url(address)
+    with pytest.raises(UserError, match="try again later"):
+        open_url("http://127.0.0.1:9/x")
+
+
+def test_full_disk_is_noticed_before(host, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(1000))
+    with pytest.raises(UserError, match="fewer are free"):
+        download(f"{host.url}/file", tmp_path / "x", len(BODY), SHA256)
+    assert host.requests == []
+
+
+def test_two_processes_download_once(host, tmp_path):
+    fork = multiprocessing.get_context("fork")
+    both = [fork.Process(target=download, args=(f"{host.url}/file", tmp_path / "x", len(BODY), SHA256)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [p.exitcode for p in both] == [0, 0] and host.gets("/file") == [None] and (tmp_path / "x").read_bytes() == BODY
