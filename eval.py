@@ -72,7 +72,10 @@ class Reader:
 
 
 def report(folder, settings, examples, label_words, scores, resource, device):
-    """Prints the table and writes results.json and results.csv. -> the rows, one a language, method and seed. scores: {(method, seed): (N, C)}; method "hard" is there."""
+    """Prints the table, writes results.json and results.csv, -> their rows: one a method, seed and language.
+
+    scores: {(method, seed): (N, C)}; the method "hard" is there. resource: {lang: amount of pretraining text}.
+    """
     classes, seen, source = list(label_words), settings["seen"], settings["source"]
     gold = np.array([classes.index(e.label) for e in examples])
     predicted = {key: s.argmax(1).numpy() for key, s in scores.items()}
@@ -90,8 +93,8 @@ def report(folder, settings, examples, label_words, scores, resource, device):
                 mean, (low, high) = metrics.gain(examples, gold, of_method, predicted["hard", 0], keep)
                 summary[method]["target unseen gain"] = {"mean": mean, "low": low, "high": high}
     langs = {e.lang for e in examples}
-    print(f"\naccuracy in %, {len(classes)} classes compete ({len(seen)} seen in training), chance {100 / len(classes):.1f}; "
-          f"{len(langs & set(source))} source and {len(langs - set(source))} target languages\n")
+    print(f"\naccuracy in %, {len(classes)} classes compete ({len(set(seen) & set(classes))} seen in training), "
+          f"chance {100 / len(classes):.1f}; {len(langs & set(source))} source and {len(langs - set(source))} target languages\n")
     print(metrics.format_table(summary))
     for method, of in summary.items():
         if "target unseen gain" in of:
@@ -125,13 +128,12 @@ def load_resource(encoder):
 
 def report_by_class(folder, rows, resource):
     """Prints and writes (by_class.json) the accuracy on all classes, averaged over classes of languages."""
-    table = {lang: {"family": "unknown", "script": lang[-4:]} | load_languages().get(lang, {}) for lang in {r["lang"] for r in rows}}
-    seen = metrics.resource_class(resource)
-    by = {"pretraining text": metrics.by_class(rows, {lang: seen.get(lang, "none") for lang in table})}
+    known, seen, langs = load_languages(), metrics.resource_class(resource), {row["lang"] for row in rows}
+    by = {"pretraining text": metrics.by_class(rows, {lang: seen.get(lang, "none") for lang in langs})}
     for column in ("script", "family"):
-        by[column] = metrics.by_class(rows, {lang: row[column] for lang, row in table.items()})
+        by[column] = metrics.by_class(rows, {lang: known[lang][column] if lang in known else "unknown" for lang in langs})
     for name, of in by.items():
-        print("\n" + metrics.format_by_class(f"all classes, by {name}", of))
+        print("\n" + metrics.format_by_class(f"accuracy on all classes in %, languages by {name}", of))
     write_json(folder / "by_class.json", by)
 
 

@@ -3,7 +3,7 @@
     python train.py                                             # pocket encoder, MiniTopics, about a minute on 2 cores
     python train.py --seeds 0 1 2 3 4                           # mean ± sd over five seeds
     python train.py --objective group-dro --group-by lang,label --eta 0.3
-    python train.py --encoder FOLDER --data FOLDER --source eng_Latn --seen sports,health
+    python train.py --encoder xlm-roberta-base --data data/sib200 --source eng_Latn --seen sports,health
     python train.py --resume runs/NAME                          # after an interruption
 """
 import argparse
@@ -31,8 +31,8 @@ METHOD = {"erm": "soft-erm", "group-dro": "soft-group-dro"}
 def arguments(argv):
     p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     g = p.add_argument_group("what is read")
-    g.add_argument("--encoder", default="pocket", help='"pocket", a name on the hub such as xlm-roberta-base or org/name@revision, '
-                                                          "or a folder in its layout (default: pocket)")
+    g.add_argument("--encoder", default="pocket", help='"pocket", a folder, or a name on the hub: xlm-roberta-base, '
+                                                       "org/name[@revision] (default: pocket)")
     g.add_argument("--data", default="minitopics", help='"minitopics" or a data folder (default: minitopics)')
     g.add_argument("--seen", type=names, help="classes to train on, with commas (default: MiniTopics' seven; else all)")
     g.add_argument("--source", type=names, help="languages to train on, with commas (default: MiniTopics' four; else all)")

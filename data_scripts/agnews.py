@@ -31,7 +31,8 @@ def rows(paths):
         for i, (label, title, description) in enumerate(read_rows(path, 3, delimiter=",")):
             if label not in map(str, range(1, 5)):
                 raise UserError(f"{path}: row {i + 1}: {label!r} is not a label from 1 to 4")
-            yield "dev" if split == "train" and i % 100 == 0 else split, f"{split}-{i}", clean(f"{title}. {description}"), labels[int(label) - 1], "eng_Latn"
+            part = "dev" if split == "train" and i % 100 == 0 else split
+            yield part, f"{split}-{i}", clean(f"{title}. {description}"), labels[int(label) - 1], "eng_Latn"
 
 
 def main():

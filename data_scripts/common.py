@@ -27,7 +27,8 @@ MOST = 2**30  # bytes that are read from any one file of an archive
 def arguments(doc, url, languages=()):
     """The flags of a data set script. doc: its docstring; url: where its files are; languages: those it has, if several."""
     p = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--out", type=Path, default=Path("data") / Path(sys.argv[0]).stem, help="folder to write (default: %(default)s)")
+    out = Path("data") / Path(sys.argv[0]).stem
+    p.add_argument("--out", type=Path, default=out, help="folder to write (default: %(default)s)")
     p.add_argument("--source", default=url, help="a mirror's address, or a folder with the same files (default: %(default)s)")
     p.add_argument("--limit", type=positive, help="at most so many texts a split, language and class (default: all)")
     if languages:
@@ -51,11 +52,15 @@ def fetch(args, files):
     def one(file):
         return download(f"{args.source.rstrip('/')}/{file}", args.out / "download" / file, *files[file])
     with ThreadPoolExecutor(8) as pool:
-        return dict(zip(files, tqdm(pool.map(one, files), total=len(files), desc="download", unit="file", delay=1)))
+        try:
+            return dict(zip(files, tqdm(pool.map(one, files), total=len(files), desc="download", unit="file", delay=1)))
+        except BaseException:  # the first fault ends it, not the last file
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def read_rows(path, columns, **csv_options):
-    """A TSV (or, by csv_options, CSV) file -> lists of its cells. columns: the header's names, or how many cells without one."""
+    """A TSV (or, by csv_options, CSV) file -> lists of cells. columns: the header, or how many cells if there is none."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, **{"delimiter": "\t"} | csv_options)
@@ -88,7 +93,7 @@ def members(archive, wanted):
                     if info.name in left and info.isreg() and info.size <= MOST:
                         left.remove(info.name)
                         yield info.name, file.extractfile(info).read().decode("utf-8")
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError, RuntimeError, NotImplementedError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, UnicodeError, RuntimeError) as error:
         raise UserError(f"{archive}: not a whole, plain .zip or .tar.gz archive ({type(error).__name__})") from None
     if left:
         raise UserError(f"{archive}: no plain file {sorted(left)[0]} of at most {MOST:,} bytes in it")
@@ -117,10 +122,11 @@ def build(args, concepts, rows, columns=()):
     """
     languages, count, lengths, empty = load_languages(), Counter(), {split: [] for split in SPLITS}, 0
     with ExitStack() as files:
-        tables = {split: csv.writer(files.enter_context(writing(args.out / f"{split}.tsv")), delimiter="\t", lineterminator="\n")
-                  for split in SPLITS}
-        for table in tables.values():
-            table.writerow(["id", "text", "label", "lang", "script", "xlmr", *columns])
+        tables = {}
+        for split in SPLITS:
+            file = files.enter_context(writing(args.out / f"{split}.tsv"))
+            tables[split] = csv.writer(file, delimiter="\t", lineterminator="\n")
+            tables[split].writerow(["id", "text", "label", "lang", "script", "xlmr", *columns])
         for split, id_, text, label, lang, *more in tqdm(rows, desc="write", unit="row", delay=1):
             if label not in concepts:
                 raise UserError(f"{args.source}: {lang} {split} {id_}: unknown class {label!r}")
@@ -139,7 +145,8 @@ def build(args, concepts, rows, columns=()):
     for split in SPLITS:
         langs, labels = ({key[i] for key in count if key[0] == split} for i in (1, 2))
         quantiles = np.quantile(lengths[split], [0.05, 0.5, 0.95, 1])
-        print(f"{split:5}{len(lengths[split]):11,}{len(langs):11}{len(labels):9}" + "".join(f"{q:{w}.0f}" for q, w in zip(quantiles, (17, 8, 8, 8))))
+        print(f"{split:5}{len(lengths[split]):11,}{len(langs):11}{len(labels):9}{quantiles[0]:17.0f}"
+              + "".join(f"{q:8.0f}" for q in quantiles[1:]))
     total = sum(count.values())
     share = {label: sum(n for (_, _, of), n in count.items() if of == label) / total for label in concepts}
     print("classes: " + ", ".join(f"{label} {100 * n:.1f} %" for label, n in share.items()))

@@ -14,9 +14,10 @@ from minirosprompt.cli import run as run_script
 
 URL = "https://s3.amazonaws.com/fast-ai-nlp"
 ARCHIVE = {"dbpedia_csv.tgz": (68341743, "42db5221ddedddb673a4cabcc5f3a7d869714c878bcfe4ba94b29d14aa38e417")}
-CONCEPTS = {"Company": ["company", "business"], "EducationalInstitution": ["school", "university"], "Artist": ["artist", "musician"],
-            "Athlete": ["athlete", "player"], "OfficeHolder": ["politician", "minister"], "MeanOfTransportation": ["vehicle", "ship"],
-            "Building": ["building", "monument"], "NaturalPlace": ["mountain", "river"], "Village": ["village", "town"],
+CONCEPTS = {"Company": ["company", "business"], "EducationalInstitution": ["school", "university"],
+            "Artist": ["artist", "musician"], "Athlete": ["athlete", "player"], "OfficeHolder": ["politician", "minister"],
+            "MeanOfTransportation": ["vehicle", "ship"], "Building": ["building", "monument"],
+            "NaturalPlace": ["mountain", "river"], "Village": ["village", "town"],
             "Animal": ["animal", "bird"], "Plant": ["plant", "flower"], "Album": ["album", "song"], "Film": ["film", "cinema"],
             "WrittenWork": ["book", "magazine"]}  # in the order of the labels 1 to 14
 
@@ -29,7 +30,8 @@ def rows(archive):
             if len(row) != 3 or row[0] not in map(str, range(1, 15)):
                 raise UserError(f"{archive}: {name}: row {i + 1}: expected a label from 1 to 14, a title and an abstract")
             label, title, abstract = row
-            yield "dev" if split == "train" and i % 100 == 0 else split, f"{split}-{i}", abstract.strip(), labels[int(label) - 1], "eng_Latn", title
+            part = "dev" if split == "train" and i % 100 == 0 else split
+            yield part, f"{split}-{i}", abstract.strip(), labels[int(label) - 1], "eng_Latn", title
 
 
 def main():

@@ -1,4 +1,4 @@
-"""MasakhaNEWS (Adelani et al., IJCNLP-AACL 2023): news topics in 16 languages spoken in Africa. The text is headline and article.
+"""MasakhaNEWS (Adelani et al., IJCNLP-AACL 2023): news (headline and article) in 16 languages of Africa, by topic.
 
     python data_scripts/masakhanews.py
     python data_scripts/masakhanews.py --languages swh_Latn,yor_Latn
@@ -7,9 +7,9 @@ from common import SPLITS, arguments, build, fetch, read_rows
 from minirosprompt.cli import run as run_script
 
 URL = "https://raw.githubusercontent.com/masakhane-io/masakhane-news/main/data"
-LANGUAGES = {"amh_Ethi": "amh", "eng_Latn": "eng", "fra_Latn": "fra", "hau_Latn": "hau", "ibo_Latn": "ibo", "lin_Latn": "lin", "lug_Latn": "lug",
-             "gaz_Latn": "orm", "pcm_Latn": "pcm", "run_Latn": "run", "sna_Latn": "sna", "som_Latn": "som", "swh_Latn": "swa", "tir_Ethi": "tir",
-             "xho_Latn": "xho", "yor_Latn": "yor"}
+LANGUAGES = {"amh_Ethi": "amh", "eng_Latn": "eng", "fra_Latn": "fra", "hau_Latn": "hau", "ibo_Latn": "ibo", "lin_Latn": "lin",
+             "lug_Latn": "lug", "gaz_Latn": "orm", "pcm_Latn": "pcm", "run_Latn": "run", "sna_Latn": "sna", "som_Latn": "som",
+             "swh_Latn": "swa", "tir_Ethi": "tir", "xho_Latn": "xho", "yor_Latn": "yor"}
 CONCEPTS = {"business": ["business", "economy"], "entertainment": ["entertainment", "film"], "health": ["health", "medicine"],
             "politics": ["politics", "government"], "religion": ["religion", "faith"], "sports": ["sports", "football"],
             "technology": ["technology", "computer"]}

@@ -12,17 +12,19 @@ from minirosprompt.cli import run as run_script
 URL = "https://amazon-massive-nlu-dataset.s3.amazonaws.com"
 ARCHIVE = {"amazon-massive-dataset-1.1.tar.gz": (40251390, "4cba5faa11c71437928e17cb1b9b3d8b8e727e7ea363a3a9a8045e19c0491577")}
 LANGUAGES = dict(pair.split("=") for pair in """
-    afr_Latn=af-ZA amh_Ethi=am-ET arb_Arab=ar-SA azj_Latn=az-AZ ben_Beng=bn-BD cat_Latn=ca-ES cym_Latn=cy-GB dan_Latn=da-DK deu_Latn=de-DE
-    ell_Grek=el-GR eng_Latn=en-US spa_Latn=es-ES pes_Arab=fa-IR fin_Latn=fi-FI fra_Latn=fr-FR heb_Hebr=he-IL hin_Deva=hi-IN hun_Latn=hu-HU
-    hye_Armn=hy-AM ind_Latn=id-ID isl_Latn=is-IS ita_Latn=it-IT jpn_Jpan=ja-JP jav_Latn=jv-ID kat_Geor=ka-GE khm_Khmr=km-KH kan_Knda=kn-IN
-    kor_Hang=ko-KR lvs_Latn=lv-LV mal_Mlym=ml-IN khk_Cyrl=mn-MN zsm_Latn=ms-MY mya_Mymr=my-MM nob_Latn=nb-NO nld_Latn=nl-NL pol_Latn=pl-PL
-    por_Latn=pt-PT ron_Latn=ro-RO rus_Cyrl=ru-RU slv_Latn=sl-SL als_Latn=sq-AL swe_Latn=sv-SE swh_Latn=sw-KE tam_Taml=ta-IN tel_Telu=te-IN
-    tha_Thai=th-TH tgl_Latn=tl-PH tur_Latn=tr-TR urd_Arab=ur-PK vie_Latn=vi-VN zho_Hans=zh-CN zho_Hant=zh-TW""".split())
-CONCEPTS = {"alarm": ["alarm", "clock"], "audio": ["volume", "sound"], "calendar": ["calendar", "appointment"], "cooking": ["cooking", "recipe"],
-            "datetime": ["time", "date"], "email": ["email", "message"], "general": ["conversation", "joke"], "iot": ["light", "appliance"],
-            "lists": ["list", "task"], "music": ["music", "song"], "news": ["news", "newspaper"], "play": ["radio", "game"],
-            "qa": ["question", "answer"], "recommendation": ["recommendation", "event"], "social": ["network", "post"],
-            "takeaway": ["food", "restaurant"], "transport": ["transport", "train"], "weather": ["weather", "rain"]}
+    afr_Latn=af-ZA als_Latn=sq-AL amh_Ethi=am-ET arb_Arab=ar-SA azj_Latn=az-AZ ben_Beng=bn-BD cat_Latn=ca-ES cym_Latn=cy-GB
+    dan_Latn=da-DK deu_Latn=de-DE ell_Grek=el-GR eng_Latn=en-US fin_Latn=fi-FI fra_Latn=fr-FR heb_Hebr=he-IL hin_Deva=hi-IN
+    hun_Latn=hu-HU hye_Armn=hy-AM ind_Latn=id-ID isl_Latn=is-IS ita_Latn=it-IT jav_Latn=jv-ID jpn_Jpan=ja-JP kan_Knda=kn-IN
+    kat_Geor=ka-GE khk_Cyrl=mn-MN khm_Khmr=km-KH kor_Hang=ko-KR lvs_Latn=lv-LV mal_Mlym=ml-IN mya_Mymr=my-MM nld_Latn=nl-NL
+    nob_Latn=nb-NO pes_Arab=fa-IR pol_Latn=pl-PL por_Latn=pt-PT ron_Latn=ro-RO rus_Cyrl=ru-RU slv_Latn=sl-SL spa_Latn=es-ES
+    swe_Latn=sv-SE swh_Latn=sw-KE tam_Taml=ta-IN tel_Telu=te-IN tgl_Latn=tl-PH tha_Thai=th-TH tur_Latn=tr-TR urd_Arab=ur-PK
+    vie_Latn=vi-VN zho_Hans=zh-CN zho_Hant=zh-TW zsm_Latn=ms-MY""".split())
+CONCEPTS = {"alarm": ["alarm", "clock"], "audio": ["volume", "sound"], "calendar": ["calendar", "appointment"],
+            "cooking": ["cooking", "recipe"], "datetime": ["time", "date"], "email": ["email", "message"],
+            "general": ["conversation", "joke"], "iot": ["light", "appliance"], "lists": ["list", "task"], "music": ["music", "song"],
+            "news": ["news", "newspaper"], "play": ["radio", "game"], "qa": ["question", "answer"],
+            "recommendation": ["recommendation", "event"], "social": ["network", "post"], "takeaway": ["food", "restaurant"],
+            "transport": ["transport", "train"], "weather": ["weather", "rain"]}
 
 
 def rows(archive, languages):

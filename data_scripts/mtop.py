@@ -11,8 +11,9 @@ URL = "https://dl.fbaipublicfiles.com/mtop"
 ARCHIVE = {"mtop.zip": (None, "0c086500aed2ed48d3df383c91664b152e4a46e2adef6a635fa16d508ebaec0b")}
 LANGUAGES = {"eng_Latn": "en", "deu_Latn": "de", "spa_Latn": "es", "fra_Latn": "fr", "hin_Deva": "hi", "tha_Thai": "th"}
 SPLITS = {"train.txt": "train", "eval.txt": "dev", "test.txt": "test"}
-CONCEPTS = {"alarm": ["alarm", "clock"], "calling": ["call", "telephone"], "event": ["event", "concert"], "messaging": ["message", "chat"],
-            "music": ["music", "song"], "news": ["news", "newspaper"], "people": ["person", "friend"], "recipes": ["recipe", "cooking"],
+CONCEPTS = {"alarm": ["alarm", "clock"], "calling": ["call", "telephone"], "event": ["event", "concert"],
+            "messaging": ["message", "chat"], "music": ["music", "song"], "news": ["news", "newspaper"],
+            "people": ["person", "friend"], "recipes": ["recipe", "cooking"],
             "reminder": ["reminder", "task"], "timer": ["timer", "minute"], "weather": ["weather", "rain"]}
 
 

@@ -1,4 +1,4 @@
-"""SIB-200 (Adelani et al., EACL 2024): the topics of the same 1,004 sentences in 205 languages. Text CC BY-SA 4.0 (FLORES-200).
+"""SIB-200 (Adelani et al., EACL 2024): the same 1,004 sentences in 205 languages, by topic. CC BY-SA 4.0.
 
     python data_scripts/sib200.py                                     # all of it: 46 MB in 615 files
     python data_scripts/sib200.py --languages eng_Latn,swh_Latn
@@ -9,8 +9,9 @@ from minirosprompt.cli import run as run_script
 from minirosprompt.data import load_languages
 
 URL = "https://raw.githubusercontent.com/dadelani/sib-200/593cea88519930f776c1a4a1980b6a35b39dca57/data/annotated"
-CONCEPTS = {"science/technology": ["science", "technology"], "travel": ["travel", "tourism"], "politics": ["politics", "government"],
-            "sports": ["sports", "football"], "health": ["health", "medicine"], "entertainment": ["entertainment", "cinema"],
+CONCEPTS = {"science/technology": ["science", "technology"], "travel": ["travel", "tourism"],
+            "politics": ["politics", "government"], "sports": ["sports", "football"],
+            "health": ["health", "medicine"], "entertainment": ["entertainment", "cinema"],
             "geography": ["geography", "landscape"]}
 SHA256 = {"eng_Latn/train.tsv": "056c2989673d0724cb27edb0d9ee5c6305b2548c17f9fd8f2092f40c98ac0156",
           "eng_Latn/dev.tsv": "48fe23ed3c66e6978c6cdeff3f661ab9ea6451001d967e23d94796b009777181",

@@ -8,7 +8,8 @@ from common import SPLITS, arguments, build, fetch, read_rows
 from minirosprompt.cli import run as run_script
 
 URL = "https://raw.githubusercontent.com/cisnlp/Taxi1500/main/eng_data"
-CONCEPTS = {"Recommendation": ["recommendation", "advice"], "Faith": ["faith", "religion"], "Description": ["description", "story"],
+CONCEPTS = {"Recommendation": ["recommendation", "advice"], "Faith": ["faith", "religion"],
+            "Description": ["description", "story"],
             "Sin": ["sin", "guilt"], "Grace": ["grace", "mercy"], "Violence": ["violence", "war"]}
 
 

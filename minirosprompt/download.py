@@ -1,4 +1,4 @@
-"""Files from the network, whole or not at all: redirects, retries, resumed parts, size and hash checks, one process at a time."""
+"""Files from the network, whole or not at all: redirects, retries, resumed parts, checked sizes and hashes, a lock."""
 import hashlib
 import http.client
 import os
@@ -111,8 +111,8 @@ def download(url, path, size=None, sha256=None):
         found = part.stat().st_size
         if size is not None and found != size or sha256 is not None and sha256_of(part) != sha256:
             part.unlink()
-            raise UserError(f"{url}: {found} bytes came, but size or sha256 are not the expected ones ({size}, {sha256}); nothing was "
-                            "kept. Try again; if it stays so, the file has changed at its source")
+            raise UserError(f"{url}: {found} bytes came, but size or sha256 are not the expected ones ({size}, {sha256}); nothing "
+                            "was kept. Try again; if it stays so, the file has changed at its source")
         os.replace(part, path)
     return path
 

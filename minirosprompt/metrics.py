@@ -129,8 +129,8 @@ def format_table(summary):
 
 
 def format_by_class(title, table):
-    """The tables that eval.py prints by classes of languages, in per cent."""
+    """The tables that eval.py prints by classes of languages, in per cent. table: from by_class."""
     methods = [name for name in next(iter(table.values())) if name != "languages"]
-    lines = [f"{title:24}{'languages':>9}" + "".join(f"{method:>16}" for method in methods)]
-    return "\n".join(lines + [f"{name:24}{of['languages']:9}" + "".join(f"{100 * of[method]:16.1f}" for method in methods)
+    lines = [title, f"{'':15}{'languages':>11}" + "".join(f"{method:>16}" for method in methods)]
+    return "\n".join(lines + [f"{name:15}{of['languages']:11}" + "".join(f"{100 * of[method]:16.1f}" for method in methods)
                               for name, of in table.items()])

@@ -20,10 +20,9 @@ TOKENIZER_FILE = hub.TOKENIZER
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
           "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
           "BOOL": torch.bool}
-OTHERS = {"xlm-roberta-xl": "its layer norms stand before each block (pre-LN), XLM-R's after", "modernbert": "rotary positions, pre-LN",
-          "bert": "another tokenizer and embedding", "roberta": "another tokenizer (byte-level BPE)",
-          "deberta-v2": "relative positions"} | dict.fromkeys(("gpt2", "xglm", "bloom", "llama", "gemma", "qwen2", "mistral"),
-                                                              "a decoder, which has no <mask>")
+OTHERS = {"xlm-roberta-xl": "its layer norms stand before each block (pre-LN), XLM-R's after", "bert": "another tokenizer",
+          "modernbert": "rotary positions, pre-LN", "roberta": "another tokenizer", "deberta-v2": "relative positions",
+          **dict.fromkeys(("gpt2", "xglm", "bloom", "llama", "gemma", "qwen2", "mistral"), "a decoder, which has no <mask>")}
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
 
 
@@ -189,7 +188,8 @@ def read_config(path):
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON object ({type(error).__name__})") from None
     if kind != "xlm-roberta":
-        raise UserError(f"{path}: model_type is {kind!r}: {OTHERS.get(kind, 'another architecture')}; only 'xlm-roberta' can be read")
+        reason = OTHERS.get(str(kind), "another architecture")
+        raise UserError(f"{path}: model_type is {kind!r} ({reason}); only 'xlm-roberta' can be read")
     heads = raw.get("architectures")
     if isinstance(heads, list) and heads and not any("MaskedLM" in str(head) for head in heads):
         raise UserError(f"{path}: {heads[0]} has no masked-LM head, so nothing can be read off the mask")

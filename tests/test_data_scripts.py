@@ -222,6 +222,11 @@ def test_bad_flags(run_script, name, flags, words):
     refused(run_script(f"data_scripts/{name}.py", *flags), words)
 
 
+def test_the_first_fault_ends_it(host, run_script):
+    refused(run_script("data_scripts/sib200.py", "--source", host.url), "HTTP 404")
+    assert len(host.requests) < 100  # of 615 files
+
+
 def test_nothing_on_the_host(host, run_script):
     refused(run_script("data_scripts/taxi1500.py", "--source", host.url), "HTTP 404")
 

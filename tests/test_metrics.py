@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from minirosprompt import metrics
 from minirosprompt.data import Example
 from minirosprompt.metrics import accuracies, bootstrap, format_table, gain, harmonic_mean, macro_f1, result_rows, summarise
 
@@ -44,3 +45,16 @@ def test_rows_and_summary_by_hand():
     assert "50.0 ±70.7" in format_table({"soft": summary})
     mean, interval = gain(examples, gold, np.stack(list(predictions.values())), predictions[1], gold == 0)
     assert mean == 0 and interval == [0, 0]
+
+
+def test_classes_of_languages_by_hand():
+    assert metrics.resource_class({"a": 1, "b": 300.5, "c": 0.1, "d": 2, "e": 0.2}) == {"b": "high", "d": "high", "a": "low", "e": "low", "c": "low"}
+    rows = [{"method": "hard", "seed": 0, "lang": "a", "all": 0.5}, {"method": "hard", "seed": 0, "lang": "b", "all": 0.1},
+            {"method": "hard", "seed": 0, "lang": "c", "all": 0.3}, {"method": "hard", "seed": 0, "lang": "z", "all": 0.9},
+            {"method": "soft", "seed": 0, "lang": "b", "all": 0.6}, {"method": "soft", "seed": 1, "lang": "b", "all": 0.8},
+            {"method": "soft", "seed": 0, "lang": "c", "all": 0.2}, {"method": "soft", "seed": 1, "lang": "c", "all": 0.2},
+            {"method": "soft", "seed": 0, "lang": "a", "all": 1.0}, {"method": "soft", "seed": 1, "lang": "a", "all": 0.0}]
+    table = metrics.by_class(rows, {"a": "Cyrl", "b": "Latn", "c": "Latn", "never tested": "Thai"})
+    assert list(table) == ["Latn", "Cyrl"]
+    assert table == {"Latn": {"languages": 2, "hard": pytest.approx(0.2), "soft": pytest.approx(0.45)}, "Cyrl": {"languages": 1, "hard": 0.5, "soft": 0.5}}
+    assert metrics.format_by_class("by script", table).splitlines()[2].split() == ["Latn", "2", "20.0", "45.0"]

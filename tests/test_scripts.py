@@ -48,6 +48,12 @@ def test_train_then_eval(train, run_script, tiny, tmp_path):
     assert again.returncode == 0, again.stderr
     assert json.loads((run / "eval-test" / "results.json").read_text())["rows"] == sorted(rows, key=lambda r: (r["method"], r["seed"], r["lang"]))
     assert json.loads((run / "results.json").read_text()) == results  # and nothing of the run was touched
+    by = json.loads((run / "eval-test" / "by_class.json").read_text())
+    assert by["family"] == {"unknown": {"languages": 3, **{m: pytest.approx(sum(r["all"] for r in rows if r["method"] == m) / (3 if m == "hard" else 6))
+                                                           for m in ("hard", "soft-erm", "soft-group-dro")}}}
+    assert set(by) == {"pretraining text", "script", "family"} and "languages by family" in again.stdout
+    one = run_script("eval.py", "--languages", "cc", "--out", "only-cc")
+    assert {r["lang"] for r in json.loads((tmp_path / "only-cc" / "results.json").read_text())["rows"]} == {"cc"}, one.stderr
 
 
 def test_classify_own_texts_into_own_classes(train, run_script, tmp_path):
@@ -164,6 +170,7 @@ def test_eval_refuses(train, run_script, tiny, tmp_path):
     refused(run_script("eval.py", "--labels", "a,b"), "--text or --input")
     refused(run_script("eval.py", "--labels", "a,b", "--input", "none.txt"), "none.txt")
     refused(run_script("eval.py", "--run", "runs/two"), "runs/two")
+    refused(run_script("eval.py", "--languages", "aa,zz"), "--languages: zz not in")
     (tmp_path / "latin1.txt").write_bytes(b"caf\xe9\n")
     refused(run_script("eval.py", "--labels", "a,b", "--input", "latin1.txt"), "latin1.txt: not UTF-8")
     (tmp_path / "runs/one/config.json").write_text("{}")

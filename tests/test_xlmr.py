@@ -34,9 +34,9 @@ def test_golden_activations():
 
 
 @pytest.mark.parametrize("config, B, T", [(SMALL, 2, 6), (Config(300, 64, 3, 4, 128, 70), 5, 33), (Config(300, 64, 3, 4, 128, 70), 1, 68),
-                                          (Config(1000, 48, 1, 2, 64, 40), 3, 1), (Config(layers=12), 2, 24)])
+                                          (Config(1000, 48, 1, 2, 64, 40), 3, 1)])
 def test_parity_with_transformers(config, B, T, tmp_path):
-    """Hidden states and logits, several shapes, with padding; the last one has XLM-R base's sizes."""
+    """Hidden states and logits, several shapes, with padding."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     theirs = transformers.XLMRobertaForMaskedLM(transformers.XLMRobertaConfig(
