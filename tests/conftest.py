@@ -31,6 +31,16 @@ def random_encoder(config, seed=0):
     return encoder.requires_grad_(False).eval()
 
 
+def assert_agree(ours, theirs, ids):
+    """Hidden states and logits of our encoder and transformers' for ids (B, T), to 1e-5 wherever there is no padding."""
+    real = ids != 1
+    with torch.no_grad():
+        want = theirs(input_ids=ids, attention_mask=real.long(), output_hidden_states=True)
+        x = ours(ours.word(ids), real)
+    assert (x - want.hidden_states[-1])[real].abs().max() <= 1e-5
+    assert (ours.logits(x) - want.logits)[real].abs().max() <= 1e-5
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """Folder of a tiny random encoder: 2 layers, width 32, its own SentencePiece model."""

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from conftest import assert_agree
 from minirosprompt import hub
 from minirosprompt.weights import POCKET, encoder_folder, read_safetensors, save_encoder, write_safetensors
 from minirosprompt.xlmr import Config, XLMR
@@ -38,12 +39,7 @@ def test_the_hubs_keys_and_config_agree_with_transformers(tmp_path, monkeypatch)
     ours = XLMR.from_pretrained("xlm-roberta-base")
     ids = torch.randint(4, 250001, (3, 40))
     ids[1, 30:], ids[2, 5:] = 1, 1
-    real = ids != 1
-    with torch.no_grad():
-        want = theirs(input_ids=ids, attention_mask=real.long(), output_hidden_states=True)
-        x = ours(ours.word(ids), real)
-    assert (x - want.hidden_states[-1])[real].abs().max() <= 1e-5
-    assert (ours.logits(x) - want.logits)[real].abs().max() <= 1e-5
+    assert_agree(ours, theirs, ids)
 
 
 @pytest.mark.slow

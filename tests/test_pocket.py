@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from conftest import ROOT
+from conftest import ROOT, assert_agree
 from minirosprompt.data import load_split
 from minirosprompt.prompt import Template, pad
 from minirosprompt.tokenizer import Tokenizer
@@ -37,12 +37,7 @@ def test_transformers_loads_pocket_and_agrees():
     ours, tokenizer = XLMR.from_pretrained("pocket"), Tokenizer(POCKET / TOKENIZER_FILE)
     template = Template("{text} {mask}", tokenizer, 0, ours.config.max_tokens)
     ids = pad(template.encode(e.text for e in load_split("minitopics", "dev")[::19]))
-    real = ids != 1
-    with torch.no_grad():
-        want = theirs(input_ids=ids, attention_mask=real.long(), output_hidden_states=True)
-        x = ours(ours.word(ids), real)
-    assert (x - want.hidden_states[-1])[real].abs().max() <= 1e-5
-    assert (ours.logits(x) - want.logits)[real].abs().max() <= 1e-5
+    assert_agree(ours, theirs, ids)
 
 
 def test_transformers_tokenizer_agrees():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import random_encoder
+from conftest import assert_agree, random_encoder
 from minirosprompt.weights import key_map, save_encoder, to_hugging_face
 from minirosprompt.xlmr import Config, XLMR
 
@@ -48,12 +48,7 @@ def test_parity_with_transformers(config, B, T, tmp_path):
     ids = torch.randint(4, config.vocab_size - 1, (B, T))
     for row in range(1, B):
         ids[row, max(1, T - 3 * row):] = 1
-    real = ids != 1
-    with torch.no_grad():
-        want = theirs(input_ids=ids, attention_mask=real.long(), output_hidden_states=True)
-        x = ours(ours.word(ids), real)
-    assert (x - want.hidden_states[-1])[real].abs().max() <= 1e-5
-    assert (ours.logits(x) - want.logits)[real].abs().max() <= 1e-5
+    assert_agree(ours, theirs, ids)
 
 
 def test_transformers_reads_what_we_write(tmp_path):
