@@ -36,13 +36,15 @@ def score(model, verbalizer, template, texts, batch_tokens=8192, progress=None):
             h = model(pad([rows[i] for i in bucket], verbalizer.rows.device))            # (B, D)
             scores[bucket] = verbalizer.scores(h).cpu()                                  # (B, C)
             bar.update(len(bucket))
+    if not torch.isfinite(scores).all():
+        raise UserError("some scores are not finite numbers: the prompt or the encoder is damaged, or overflows (try --dtype float32)")
     return scores
 
 
 class Reader:
     """A frozen encoder with the settings under which a prompt is trained and used (the keys of SETTINGS)."""
-    SETTINGS = ("encoder", "data", "classes", "seen", "source", "label_languages", "template", "hard_prompt", "k", "combine",
-                "calibration", "stacking")
+    SETTINGS = {"encoder": str, "data": str, "classes": list, "seen": list, "source": list, "label_languages": list, "template": str,
+                "hard_prompt": str, "k": int, "combine": str, "calibration": str, "stacking": float}
 
     def __init__(self, settings, device, dtype):
         self.settings, self.device = {name: settings[name] for name in self.SETTINGS}, device
@@ -165,15 +167,15 @@ def main(argv=None):
     paths = [run] if run.suffix == ".safetensors" else sorted(run.glob("*/prompt.safetensors"))
     if not paths:
         raise UserError(f"--run {run}: no prompt.safetensors in it")
-    settings = read_settings(paths[0])
+    *_, settings = read_settings(paths[0])
     settings |= {name: value for name, value in (("encoder", args.encoder), ("data", args.data),
                                                  ("calibration", args.calibration), ("stacking", args.stacking))
                  if value is not None}
     reader = Reader(settings, device, dtype)
     prompts = {}  # (method, seed) -> (P, D)
     for path in paths:
-        prompt, metadata = load_prompt(path, reader.encoder)
-        prompts[metadata["method"], int(metadata["seed"])] = prompt.to(device)
+        method, seed, _ = read_settings(path)
+        prompts[method, seed] = load_prompt(path, reader.encoder)[0].to(device)
 
     if args.labels and Path(args.labels).suffix == ".json":
         label_words = load_label_words(args.labels)
@@ -221,11 +223,19 @@ def main(argv=None):
 
 
 def read_settings(path):
-    """The settings a prompt was trained under, from its own file. Raises UserError if they are not all there."""
+    """-> (method, seed, settings) under which a prompt was trained, from its own file. Raises UserError if they are damaged."""
+    metadata = load_prompt(path)[1]
     try:
-        settings = json.loads(load_prompt(path)[1]["settings"])
-        return {name: settings[name] for name in Reader.SETTINGS}
-    except (KeyError, TypeError, json.JSONDecodeError):
+        settings = json.loads(metadata["settings"])
+        for name, kind in Reader.SETTINGS.items():
+            value = settings[name]
+            texts = kind is not list or value is None or all(isinstance(one, str) for one in value)
+            if not texts or type(value) is not kind and (name, value) != ("label_languages", None):
+                raise ValueError
+        if settings["k"] < 1 or settings["combine"] not in ("max", "mean") or settings["calibration"] not in ("none", "contextual"):
+            raise ValueError
+        return metadata["method"], int(metadata["seed"]), {name: settings[name] for name in Reader.SETTINGS}
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise UserError(f"{path}: its settings are damaged or from another version") from None
 
 

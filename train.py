@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from eval import Reader, load_resource, report, score
 from minirosprompt import UserError
-from minirosprompt.cli import Parser, names, nonnegative, positive, run as run_script
-from minirosprompt.checkpoint import environment, load_state, pick_device, read_json, save_state, write_json, writing
+from minirosprompt.cli import Parser, check_settings, names, nonnegative, positive, run as run_script
+from minirosprompt.checkpoint import (environment, interrupts, load_state, pick_device, read_json, save_state, write_json,
+                                      writing)
 from minirosprompt.data import (MINITOPICS_SEEN, MINITOPICS_SOURCE, balanced_batch, data_folder, few_shot,
                                 groups_of, load_label_words, load_split)
 from minirosprompt.dro import group_losses, update_log_q
@@ -77,9 +78,9 @@ def arguments(argv):
         settings = read_json(run / "config.json")
         if settings.keys() != vars(args).keys():
             raise UserError(f"{run}/config.json: written by another version of train.py; start a new run")
-        return argparse.Namespace(**settings), run
+        return argparse.Namespace(**check_settings(p, settings, run / "config.json")), run
     run = Path("runs") / (args.name or time.strftime("%Y%m%d-%H%M%S"))
-    if run.exists():
+    if (run / "config.json").exists():
         raise UserError(f"{run} exists: choose another --name, or go on with it by --resume {run}")
     return args, run
 
@@ -110,10 +111,11 @@ def worst_group(model, verbalizer, template, dev, group_by):
     return accuracy.min().item(), loss.max().item()
 
 
-def train(args, objective, seed, reader, label_words, shots, dev, folder):
+def train(args, objective, seed, reader, label_words, shots, dev, folder, stop=()):
     """-> the soft prompt (P, D) with the best worst-group dev accuracy. Checkpoints in `folder`, resumes from there.
 
-    label_words: of the seen classes alone; shots: Examples to train on; dev: Examples to select on.
+    label_words: of the seen classes alone; shots: Examples to train on; dev: Examples to select on; stop: as soon as it holds
+    anything, the step is finished and saved, and KeyboardInterrupt raised.
     """
     device, verbalizer, classes = reader.device, reader.verbalizer(label_words), list(label_words)
     initial = init_prompt(args.init, args.prompt_length, reader.encoder, reader.tokenizer, args.hard_prompt, seed)
@@ -128,15 +130,22 @@ def train(args, objective, seed, reader, label_words, shots, dev, folder):
     adjustment = args.adjustment / torch.bincount(group, minlength=G).sqrt()     # (G,) C / sqrt(n_g)
     log_q = torch.full((G,), 1 / G, device=device).log()                         # (G,) q starts uniform
 
-    step, best, log = 0, {"accuracy": -1.0}, []
-    if (folder / "last.pt").exists():
-        state = load_state(folder / "last.pt")
-        step, best, log, log_q = state["step"], state["best"], state["log"], state["log_q"].to(device)
-        model.prompt.data.copy_(state["prompt"])
-        optimizer.load_state_dict(state["optimizer"])
+    step, best, log, last = 0, {"accuracy": -1.0}, [], folder / "last.pt"
+    if last.exists():
+        try:
+            state = load_state(last)
+            step, best, log, log_q = state["step"], state["best"], state["log"], state["log_q"].to(device)
+            model.prompt.data.copy_(state["prompt"])
+            optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, TypeError, AttributeError, RuntimeError):
+            raise UserError(f"{last}: not a checkpoint of this run; delete it to train this prompt anew") from None
+
+    def save():
+        save_state(last, {"step": step, "prompt": model.prompt.detach().cpu(), "best": best, "log": log, "log_q": log_q.cpu(),
+                          "optimizer": optimizer.state_dict()})
 
     bar = tqdm(total=args.steps, initial=step, desc=f"{METHOD[objective]} seed {seed}", unit="step", delay=1)
-    while step < args.steps:
+    while step < args.steps and not stop:
         batch = balanced_batch(groups, G, args.batch_size, seed, step)
         h = model(pad([rows[i] for i in batch], device))                         # (B, D)
         scores = verbalizer.scores(h)                                            # (B, C)
@@ -151,6 +160,9 @@ def train(args, objective, seed, reader, label_words, shots, dev, folder):
         else:  # ERM: the mean over the batch
             weight = count / len(batch)
         loss = (weight * loss_g).sum()
+        if not torch.isfinite(loss):
+            kept = f"{last} is good, of step {step - step % args.select_every}" if last.exists() else "no checkpoint yet"
+            raise UserError(f"the loss is {loss.item()} at step {step + 1} ({kept}); start again with a smaller --lr (now {args.lr})")
 
         optimizer.zero_grad()
         loss.backward()
@@ -158,16 +170,17 @@ def train(args, objective, seed, reader, label_words, shots, dev, folder):
         step += 1
         bar.update()
         if step % args.select_every == 0 or step == args.steps:
-            if not torch.isfinite(loss):
-                raise UserError(f"{folder}: the loss is {loss.item()} at step {step}; use a smaller --lr (now {args.lr})")
             worst, worst_loss = worst_group(model, verbalizer, template, dev, args.group_by)
             if (worst, -worst_loss) > (best["accuracy"], -best.get("loss", 0)):  # the dev split is small: ties are common
                 best = {"accuracy": worst, "loss": worst_loss, "step": step, "prompt": model.prompt.detach().cpu().clone()}
             log.append([step, loss.item(), worst, worst_loss, *weight.tolist()])
-            bar.set_postfix(loss=f"{loss.item():.3f}", worst_dev=f"{worst:.2f}", worst_q=group_names[weight.argmax()])
-            save_state(folder / "last.pt", {"step": step, "prompt": model.prompt.detach().cpu(), "best": best, "log": log,
-                                            "log_q": log_q.cpu(), "optimizer": optimizer.state_dict()})
+            bar.set_postfix(loss=f"{loss.item():.3f}", worst_dev=f"{worst:.2f}", worst_q=group_names[weight.argmax()],
+                            refresh=False)
+            save()
     bar.close()
+    if step < args.steps:
+        save()
+        raise KeyboardInterrupt(f"step {step} is saved; go on with python train.py --resume {folder.parent}")
     with writing(folder / "log.csv") as file:
         csv.writer(file).writerows([["step", "loss", "worst_dev_accuracy", "worst_dev_loss",
                                      *("q " + name for name in group_names)], *log])
@@ -202,7 +215,8 @@ def main(argv=None):
                 prompt = load_prompt(path, reader.encoder)[0].to(device)
             else:
                 seen_words = {label: label_words[label] for label in args.seen}
-                prompt = train(args, objective, seed, reader, seen_words, shots[seed], dev, folder)
+                with interrupts() as stop:
+                    prompt = train(args, objective, seed, reader, seen_words, shots[seed], dev, folder, stop)
                 save_prompt(path, prompt, reader.encoder, {"method": method, "seed": str(seed), "encoder": args.encoder,
                                                            "settings": json.dumps(reader.settings)})
             scores[method, seed] = reader.classify(texts, label_words, prompt)

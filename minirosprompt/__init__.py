@@ -7,3 +7,6 @@ K neighbours, G groups.
 
 class UserError(ValueError):
     """Something a user can mend (a file, a flag). Scripts print its one line and exit with status 2."""
+
+    def __init__(self, message):
+        super().__init__(" ".join(message.split()))

@@ -1,8 +1,11 @@
 """Files that survive a crash, checkpoints that resume to the bit, and what a run needs to be repeatable."""
+import hashlib
+import io
 import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -22,16 +25,21 @@ from . import UserError
 
 @contextmanager
 def writing(path, mode="w"):
-    """Opens a temporary file beside `path` and renames it at the end: `path` is the old file or the new one, whole."""
+    """Opens a temporary file beside `path` and renames it at the end: `path` is the old file or the new one, whole.
+
+    Raises UserError, naming the file, if the disk is full or nothing may be written there.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, mode, encoding=None if "b" in mode else "utf-8", newline=None if "b" in mode else "") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; what was there before is unharmed") from None
     finally:
         aside.unlink(missing_ok=True)
 
@@ -55,20 +63,41 @@ def read_json(path):
 
 
 def save_state(path, state):
-    """A checkpoint of tensors, numbers, texts and lists; whole or not at all."""
+    """A checkpoint of tensors, numbers, texts and lists; whole or not at all. Its last 32 bytes are the sha256 of the others."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
     with writing(path, "wb") as file:
-        torch.save(state, file)
+        file.write(buffer.getbuffer())
+        file.write(hashlib.sha256(buffer.getbuffer()).digest())
 
 
 def load_state(path):
     """-> what save_state wrote. Never runs code from the file. Raises UserError if it is missing or damaged."""
     try:
-        with open(path, "rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint") from None
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    try:
+        if hashlib.sha256(data[:-32]).digest() != data[-32:]:
+            raise ValueError("checksum")
+        return torch.load(io.BytesIO(data[:-32]), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise UserError(f"{path}: damaged checkpoint ({type(error).__name__}); delete it to start anew") from None
+
+
+@contextmanager
+def interrupts():
+    """Within, the first Ctrl-C (SIGINT) only adds to the list it yields, so that a loop can finish its step; the second one ends."""
+    seen, before = [], signal.getsignal(signal.SIGINT)
+
+    def note(*_):
+        seen.append(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def pick_device(device, dtype):

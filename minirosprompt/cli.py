@@ -1,8 +1,12 @@
 """What the scripts' command lines share: types of arguments, and errors in one line with exit status 2."""
 import argparse
+import os
 import sys
 
+from tqdm import tqdm
+
 from . import UserError
+from .tokenizer import clean
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,16 +20,47 @@ def run(main):
     """Calls main(); what a user can mend (UserError, OSError) ends in one line on stderr and exit status 2."""
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (UserError, OSError) as error:
-        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        end(2, f"{sys.argv[0].rsplit('/', 1)[-1]}: {' '.join(str(error).split())}")
+    except KeyboardInterrupt as stop:
+        end(130, f"interrupted{': ' * bool(stop.args)}{stop}")
+
+
+def end(status, message):
+    for bar in list(tqdm._instances):  # a bar that is still there would share its line with the message
+        bar.close()
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+def check_settings(parser, settings, path):
+    """settings: {flag: value} from a file that anybody may have changed -> themselves. Raises UserError for a bad value."""
+    for action in parser._actions:
+        if action.dest in settings:
+            value, several = settings[action.dest], action.nargs == "+" or action.type is names
+            try:
+                if value is None and action.default is None:
+                    continue
+                if isinstance(value, list) != several or several and not value:
+                    raise ValueError
+                for one in value if several else [value]:
+                    if action.choices and one not in action.choices:
+                        raise ValueError
+                    if action.type in (None, names) and not isinstance(one, str):
+                        raise ValueError
+                    if action.type not in (None, names) and (isinstance(one, (str, bool)) or action.type(str(one)) != one):
+                        raise ValueError
+            except (ValueError, TypeError, argparse.ArgumentTypeError):
+                raise UserError(f"{path}: {action.dest} is {value!r}; start a new run") from None
+    return settings
 
 
 def names(text):
-    found = [name.strip() for name in text.split(",") if name.strip()]
+    found = [name.strip() for name in clean(text).split(",") if name.strip()]
     if not found:
         raise argparse.ArgumentTypeError("at least one name is needed")
     return list(dict.fromkeys(found))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import UserError
 from .checkpoint import read_json
+from .tokenizer import clean
 from .weights import POCKET
 
 MINITOPICS = POCKET / "minitopics"
@@ -88,13 +89,13 @@ def load_languages():
 
 def load_label_words(path, classes=None, languages=None):
     """labels.json -> {class: [label words]}, of some classes and languages or (None) of all."""
-    table, words = read_json(path), {}
+    table, words = {clean(label): by_lang for label, by_lang in read_json(path).items()}, {}
     for label in table if classes is None else classes:
         by_lang = table.get(label, {})
         if not isinstance(by_lang, dict) or not all(
                 isinstance(ws, list) and all(isinstance(w, str) and w.strip() for w in ws) for ws in by_lang.values()):
             raise UserError(f"{path}: {label!r}: expected {{language: [label words]}}")
-        words[label] = [w for lang, ws in by_lang.items() if languages is None or lang in languages for w in ws]
+        words[label] = [clean(w) for lang, ws in by_lang.items() if languages is None or lang in languages for w in ws]
         if not words[label]:
             raise UserError(f"{path}: {label!r} has no label word" + (f" in {', '.join(languages)}" if languages else ""))
     return words
