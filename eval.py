@@ -18,7 +18,7 @@ from tqdm import tqdm
 from minirosprompt import UserError, metrics
 from minirosprompt.cli import Parser, names, nonnegative, run as run_script
 from minirosprompt.checkpoint import peak_memory, pick_device, read_json, write_json, writing
-from minirosprompt.data import data_folder, length_buckets, load_label_words, load_languages, load_split
+from minirosprompt.data import data_folder, length_buckets, load_label_words, load_languages, load_split, write_row
 from minirosprompt.prompt import PromptedEncoder, Template, load_prompt, pad
 from minirosprompt.tokenizer import Tokenizer, clean
 from minirosprompt.verbalizer import Verbalizer
@@ -184,7 +184,10 @@ def main(argv=None):
         label_words = load_label_words(path, None if args.data else settings["classes"], settings["label_languages"]) \
             if path.exists() or not args.labels else {}
         if args.labels:  # a class's label words are those of the data set if it has the class, else its own name
-            label_words = {name: label_words.get(name, [name]) for name in names(args.labels)}
+            try:
+                label_words = {name: label_words.get(name, [name]) for name in names(args.labels)}
+            except argparse.ArgumentTypeError as error:
+                raise UserError(f"--labels: {error}") from None
     if args.show_neighbours:
         for label, word, pieces in reader.verbalizer(label_words).neighbours:
             print(f"{label}\t{word}\t" + " ".join(f"{piece} {weight:.2f}" for piece, weight in pieces))
@@ -199,10 +202,9 @@ def main(argv=None):
             raise UserError(f"{args.input}: no text in it")
         method, seed = max(prompts, key=lambda key: (key[0] == "soft-group-dro", -key[1]))
         probability = reader.classify(texts, label_words, prompts[method, seed]).softmax(1)
-        out = csv.writer(sys.stdout, delimiter="\t", lineterminator="\n")
-        out.writerow(["text", "class", *label_words])
+        write_row(sys.stdout, ["text", "class", *label_words])
         for text, row in zip(texts, probability.tolist()):
-            out.writerow([clean(text), list(label_words)[int(np.argmax(row))], *(f"{p:.4f}" for p in row)])
+            write_row(sys.stdout, [clean(text), list(label_words)[int(np.argmax(row))], *(f"{p:.4f}" for p in row)])
     elif args.labels:
         raise UserError("--labels: give the texts to classify with --text or --input")
     else:

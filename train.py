@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from eval import Reader, load_resource, report, score
 from minirosprompt import UserError
-from minirosprompt.cli import Parser, check_settings, names, nonnegative, positive, run as run_script
+from minirosprompt.cli import Parser, check_settings, names, nonnegative, positive, run as run_script, whole
 from minirosprompt.checkpoint import (environment, interrupts, load_state, pick_device, read_json, save_state, write_json,
                                       writing)
 from minirosprompt.data import (MINITOPICS_SEEN, MINITOPICS_SOURCE, balanced_batch, data_folder, few_shot,
@@ -61,7 +61,7 @@ def arguments(argv):
     g.add_argument("--eta", type=nonnegative, default=0.3, help="step size of the group weights q (default: 0.3)")
     g.add_argument("--adjustment", type=nonnegative, default=0.0, help="C of the generalisation adjustment C / sqrt(n_g) "
                                                                        "(default: 0)")
-    g.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one training run each (default: 0 1 2)")
+    g.add_argument("--seeds", type=whole, nargs="+", default=[0, 1, 2], help="one training run each (default: 0 1 2)")
     g.add_argument("--steps", type=positive, default=100, help="(default: 100)")
     g.add_argument("--batch-size", type=positive, default=32, help="texts a step, the same number a group (default: 32)")
     g.add_argument("--lr", type=nonnegative, default=0.03, help="AdamW's, constant (default: 0.03)")
@@ -201,6 +201,7 @@ def main(argv=None):
             raise UserError(f"{args.data}: no text of these classes and languages in the {part} split")
     reader = Reader(vars(args), device, dtype)
     reader.template(args.hard_prompt), reader.template(args.prompt_length), reader.verbalizer(label_words)
+    init_prompt(args.init, args.prompt_length, reader.encoder, reader.tokenizer, args.hard_prompt, 0)
     groups_of(dev, args.group_by), groups_of(examples, args.group_by)  # what cannot work is refused before anything is written
     write_json(run / "config.json", vars(args))
     write_json(run / "env.json", environment(device))

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from minirosprompt import UserError
 from minirosprompt.checkpoint import write_json, writing
 from minirosprompt.cli import Parser, names, positive
-from minirosprompt.data import load_languages
+from minirosprompt.data import load_languages, write_row
 from minirosprompt.download import download
 
 SPLITS = ("train", "dev", "test")
@@ -122,11 +122,9 @@ def build(args, concepts, rows, columns=()):
     """
     languages, count, lengths, empty = load_languages(), Counter(), {split: [] for split in SPLITS}, 0
     with ExitStack() as files:
-        tables = {}
-        for split in SPLITS:
-            file = files.enter_context(writing(args.out / f"{split}.tsv"))
-            tables[split] = csv.writer(file, delimiter="\t", lineterminator="\n")
-            tables[split].writerow(["id", "text", "label", "lang", "script", "xlmr", *columns])
+        tables = {split: files.enter_context(writing(args.out / f"{split}.tsv")) for split in SPLITS}
+        for table in tables.values():
+            write_row(table, ["id", "text", "label", "lang", "script", "xlmr", *columns])
         for split, id_, text, label, lang, *more in tqdm(rows, desc="write", unit="row", delay=1):
             if label not in concepts:
                 raise UserError(f"{args.source}: {lang} {split} {id_}: unknown class {label!r}")
@@ -135,7 +133,7 @@ def build(args, concepts, rows, columns=()):
             elif args.limit is None or count[split, lang, label] < args.limit:
                 count[split, lang, label] += 1
                 lengths[split].append(len(text))
-                tables[split].writerow([id_, text, label, lang, lang[-4:], languages[lang]["xlmr"], *more])
+                write_row(tables[split], [id_, text, label, lang, lang[-4:], languages[lang]["xlmr"], *more])
         for split in SPLITS:
             if not lengths[split]:
                 raise UserError(f"{args.source}: not one text for {split}.tsv")

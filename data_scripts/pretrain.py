@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from eval import score
 from minirosprompt import UserError
 from minirosprompt.checkpoint import load_state, pick_device, save_state, write_json, writing
-from minirosprompt.cli import Parser, below_one, nonnegative, positive, run as run_script
+from minirosprompt.cli import Parser, below_one, nonnegative, positive, run as run_script, whole
 from minirosprompt.data import (MINITOPICS, MINITOPICS_SEEN, MINITOPICS_SOURCE, length_buckets, load_label_words,
                                 load_split)
 from minirosprompt.prompt import PromptedEncoder, Template, pad
@@ -134,10 +134,13 @@ def train_tokenizer(world, path, vocab_size, rng):
                 for line in lines:
                     two = (f"，{line}。", f"、{line}、") if lang == "zho_Hans" else (line, line.replace(" ", ", ") + ",")
                     file.write("\n".join(two) + "\n")
-        sentencepiece.SentencePieceTrainer.train(
-            input=str(text), model_prefix=str(Path(folder) / "spm"), vocab_size=vocab_size - 2, model_type="unigram",
-            normalization_rule_name="nmt_nfkc", character_coverage=1.0, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-            shuffle_input_sentence=False, num_threads=1, minloglevel=2)
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                input=str(text), model_prefix=str(Path(folder) / "spm"), vocab_size=vocab_size - 2, model_type="unigram",
+                normalization_rule_name="nmt_nfkc", character_coverage=1.0, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
+                shuffle_input_sentence=False, num_threads=1, minloglevel=2)
+        except (RuntimeError, OverflowError) as error:  # its message says how many are needed, or possible
+            raise UserError(f"--vocab-size {vocab_size}: {str(error).split('] ')[-1]}") from None
         with writing(path, "wb") as file:
             file.write((Path(folder) / "spm.model").read_bytes())
 
@@ -264,7 +267,7 @@ def arguments():
     p.add_argument("--resume", action="store_true", help="go on from OUT/pretrain.pt")
     p.add_argument("--minutes", type=nonnegative, default=math.inf, help="stop after so many; --resume goes on (default: off)")
     p.add_argument("--look-every", type=positive, default=500, help="steps between validations and checkpoints (default: 500)")
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=whole, default=0)
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: cuda where there is one)")
     p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="bfloat16 is autocast; on CPUs without "
                    "native bfloat16 it is slower (default: float32)")
@@ -292,6 +295,9 @@ def main():
     out, world = args.out, World(args.minitopics)
     if (out / "pretrain.pt").exists() and not args.resume:
         raise UserError(f"--out {out}: a pretraining lies there; go on with it by --resume, or choose another folder")
+    if args.width % args.heads:
+        raise UserError(f"--width {args.width} is not a multiple of --heads {args.heads}")
+    saved = load_state(out / "pretrain.pt") if args.resume else None
     torch.manual_seed(args.seed)
     if not (args.resume and (out / TOKENIZER_FILE).exists()):
         train_tokenizer(world, out / TOKENIZER_FILE, args.vocab_size, random.Random(args.seed))
@@ -303,8 +309,7 @@ def main():
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
                                   lr=args.lr, betas=(0.9, 0.98), fused=True)
     state = {"step": 0, "tokens": 0, "seconds": 0.0, "pool": 0, "skip": 0, "running": None, "log": []}
-    if args.resume:
-        saved = load_state(out / "pretrain.pt")
+    if saved:
         model.load_state_dict(saved.pop("model"))
         optimizer.load_state_dict(saved.pop("optimizer"))
         state = saved

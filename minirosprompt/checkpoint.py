@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy
@@ -38,10 +38,13 @@ def writing(path, mode="w"):
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
+    except FileExistsError:
+        raise UserError(f"{path}: {path.parent} is a file, not a folder") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; what was there before is unharmed") from None
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
 
 
 def write_json(path, value):

@@ -10,7 +10,10 @@ from .tokenizer import clean
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with its errors in one line."""
+    """argparse, with its errors in one line, and without guessing at shortened flags."""
+
+    def __init__(self, **options):
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -25,7 +28,8 @@ def run(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (UserError, OSError) as error:
-        end(2, f"{sys.argv[0].rsplit('/', 1)[-1]}: {' '.join(str(error).split())}")
+        message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        end(2, f"{sys.argv[0].rsplit('/', 1)[-1]}: {message}")
     except KeyboardInterrupt as stop:
         end(130, f"interrupted{': ' * bool(stop.args)}{stop}")
 
@@ -69,6 +73,12 @@ def names(text):
 def positive(text):
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def whole(text):
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
     return int(text)
 
 

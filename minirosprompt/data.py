@@ -57,6 +57,12 @@ def read_tsv(path):
     return examples
 
 
+def write_row(file, cells):
+    """One row of a TSV that csv reads back as it was: its writer does not quote a lone carriage return, its reader stumbles there."""
+    quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in cells) else csv.QUOTE_MINIMAL
+    csv.writer(file, delimiter="\t", lineterminator="\n", quoting=quoting).writerow(cells)
+
+
 def data_folder(name_or_path):
     """"minitopics" or a folder -> its Path."""
     return MINITOPICS if str(name_or_path) == "minitopics" else Path(name_or_path)

@@ -37,6 +37,8 @@ class Template:
             if not least <= parts.count(name) <= 1:
                 raise UserError(f"--template {pattern!r}: {name} must occur once")
         self.tokenizer = tokenizer
+        if isinstance(prompt, int) and prompt > max_tokens:
+            raise UserError(f"--prompt-length {prompt}: this encoder has room for {max_tokens} tokens in all")
         fill = {"{prompt}": [SLOT] * prompt if isinstance(prompt, int) else tokenizer.encode(prompt),
                 "{mask}": [tokenizer.mask]}
         around = [[BOS], [EOS]]  # ids before and after the text

@@ -22,7 +22,7 @@ from minirosprompt.xlmr import XLMR
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import strategies as st  # noqa: E402
 
-FEW, MANY = 300, 3000                        # files of each kind, in the default suite and in the long mode
+FEW, MANY = 300, 1000                        # files of each kind, in the default suite and in the long mode
 INTERESTING = [0, 1, -1, 7, 8, 2**31, 2**32 - 1, 2**53, 2**63 - 1, 2**63, 2**64, -2**63, 10**400]
 
 

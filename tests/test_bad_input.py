@@ -1,0 +1,219 @@
+"""Every flag of every script with a wrong value: exit status 2, one line that names the flag or the file, no traceback; and strange texts."""
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from conftest import ROOT
+from test_scripts import refused
+
+DATA_SETS = ["sib200", "dbpedia14", "agnews", "mtop", "massive", "masakhanews", "taxi1500"]
+# script: [(flags, what the line must say)]. TINY and COLOURS are the tests' encoder and data, RUN a finished run of theirs.
+BAD = {
+    "train.py": [
+        ("--encoder nowhere", 'nowhere: not "pocket", nor a folder'),
+        ("--encoder COLOURS", "colours0/sentencepiece.bpe.model: no such file"),
+        ("--data nowhere", "nowhere/train.tsv: No such file"),
+        ("--data TINY", "train.tsv: No such file"),
+        ("--seen red,purple", "--seen: purple not in"),
+        ("--seen ,", "argument --seen: at least one name is needed"),
+        ("--classes purple", "--classes: purple not in"),
+        ("--classes red,white", "--seen: blue, green not among --classes"),
+        ("--languages zz", "--languages: zz not in"),
+        ("--source aa,zz", "--source: zz not in"),
+        ("--label-languages zz", "labels.json: 'blue' has no label word in zz"),
+        ("--shots 0", "argument --shots: '0' is not a whole number from 1"),
+        ("--shots 1.5", "argument --shots: '1.5' is not a whole number from 1"),
+        ("--template {prompt}{text}", "--template '{prompt}{text}': {mask} must occur once"),
+        ("--template {prompt}{text}{mask}{mask}", "{mask} must occur once"),
+        ("--template {prompt}{txt}{mask}", "unknown placeholder {txt}"),
+        ("--template {text}{mask}", "{prompt} must occur once"),
+        ("--hard-prompt= --init words", "--init words needs a phrase with at least one token in --hard-prompt"),
+        ("--prompt-length 63", "--template and prompt take 66 of 64 tokens: no room for a text"),
+        ("--prompt-length 0", "argument --prompt-length"),
+        ("--prompt-length 1000000000000000000000", "--prompt-length 1000000000000000000000: this encoder has room for 64 tokens"),
+        ("--prompt-length ²", "argument --prompt-length"),
+        ("--init zeros", "argument --init: invalid choice: 'zeros'"),
+        ("--k 100000", "--k 100000: the vocabulary has"),
+        ("--k -1", "argument --k"),
+        ("--combine sum", "argument --combine: invalid choice"),
+        ("--calibration yes", "argument --calibration: invalid choice"),
+        ("--stacking -1", "argument --stacking: '-1' is not a number from 0"),
+        ("--stacking nan", "argument --stacking: 'nan' is not a number from 0"),
+        ("--objective dro", "argument --objective: invalid choice: 'dro'"),
+        ("--objective", "argument --objective: expected at least one argument"),
+        ("--group-by topic", "--group-by topic: the data have the columns"),
+        ("--eta -1", "argument --eta"),
+        ("--eta inf", "argument --eta: 'inf' is not a number from 0"),
+        ("--adjustment x", "argument --adjustment: 'x' is not a number from 0"),
+        ("--seeds zero", "argument --seeds: 'zero' is not a whole number from 0"),
+        ("--seeds 9223372036854775808", "argument --seeds"),
+        ("--steps 0", "argument --steps"),
+        ("--batch-size 0", "argument --batch-size"),
+        ("--lr fast", "argument --lr: 'fast' is not a number from 0"),
+        ("--select-every 0", "argument --select-every"),
+        ("--split train", "argument --split: invalid choice: 'train'"),
+        ("--name ../runs/RUN", "choose another --name"),
+        ("--resume runs/none", "runs/none/config.json: No such file"),
+        ("--device tpu", "argument --device: invalid choice: 'tpu'"),
+        ("--dtype float16", "argument --dtype: invalid choice: 'float16'"),
+        ("--epochs 3", "unrecognized arguments: --epochs 3"),
+        ("--see red", "unrecognized arguments: --see red"),
+    ],
+    "eval.py": [
+        ("--run runs/none", "--run runs/none: no prompt.safetensors in it"),
+        ("--run TINY/model.safetensors", "not a prompt that train.py saved"),
+        ("--encoder pocket", "trained for another encoder"),
+        ("--encoder nowhere", 'nowhere: not "pocket"'),
+        ("--device tpu", "argument --device"),
+        ("--dtype float16", "argument --dtype"),
+        ("--show-neighbours --labels none.json", "none.json: No such file"),
+        ("--data nowhere", "nowhere/labels.json: No such file"),
+        ("--languages aa,zz", "--languages: zz not in"),
+        ("--split all", "argument --split: invalid choice: 'all'"),
+        ("--calibration yes", "argument --calibration"),
+        ("--stacking -1", "argument --stacking"),
+        ("--out COLOURS/labels.json", "labels.json is a file, not a folder"),
+        ("--labels a,b", "--labels: give the texts to classify with --text or --input"),
+        ("--labels , --text x", "--labels: at least one name is needed"),
+        ("--labels COLOURS/labels.json --input none.txt", "none.txt: No such file"),
+        ("--input TINY/model.safetensors", "--input TINY/model.safetensors: not UTF-8"),
+        ("--input COLOURS", "Is a directory"),
+        ("--text", "argument --text: expected one argument"),
+    ],
+    "data_scripts/pretrain.py": [
+        ("", "the following arguments are required: --out"),
+        ("--out COLOURS/labels.json", "labels.json is a file, not a folder"),
+        ("--out new --minitopics nowhere", "nowhere/concepts.tsv"),
+        ("--out new --resume", "new/pretrain.pt: No such file"),
+        ("--out new --minutes -1", "argument --minutes"),
+        ("--out new --look-every 0", "argument --look-every"),
+        ("--out new --seed x", "argument --seed: 'x' is not a whole number"),
+        ("--out new --device tpu", "argument --device"),
+        ("--out new --dtype float16", "argument --dtype"),
+        ("--out new --vocab-size 20", "--vocab-size 20"),
+        ("--out new --vocab-size 9000000", "--vocab-size 9000000"),
+        ("--out new --width 10 --heads 3", "--width 10 is not a multiple of --heads 3"),
+        ("--out new --layers 0", "argument --layers"),
+        ("--out new --heads 0", "argument --heads"),
+        ("--out new --max-tokens 0", "argument --max-tokens"),
+        ("--out new --tokens 0", "argument --tokens"),
+        ("--out new --batch-tokens 0", "argument --batch-tokens"),
+        ("--out new --lr -1", "argument --lr"),
+        ("--out new --translation 1", "argument --translation: '1' is not a number from 0 to below 1"),
+        ("--out new --sentences 1.5", "argument --sentences"),
+        ("--out new --mask-rate 1", "argument --mask-rate"),
+        ("--out new --subword-alpha -1", "argument --subword-alpha"),
+    ],
+    "data_scripts/download_encoder.py": [
+        ("", "the following arguments are required: name"),
+        ("nowhere", "nor a name such as xlm-roberta-base"),
+        ("COLOURS", "config.json: No such file"),
+        ("--name x", "unrecognized arguments: --name"),
+    ],
+} | {f"data_scripts/{name}.py": [
+        ("--source nowhere", "--source nowhere: no file nowhere/"),
+        ("--source ftp://example.org", "begins with https"),
+        ("--limit 0", "argument --limit: '0' is not a whole number from 1"),
+        ("--limit many", "argument --limit"),
+        ("--out COLOURS/labels.json --source http://127.0.0.1:9", "labels.json"),
+    ] + ([("--languages zzz_Latn", "--languages: zzz_Latn not among"), ("--languages ,", "argument --languages: at least one name is needed")]
+         if name in ("sib200", "mtop", "massive", "masakhanews") else []) for name in DATA_SETS}
+if not torch.cuda.is_available():
+    BAD["train.py"].append(("--device cuda", "--device cuda: PyTorch sees no CUDA GPU"))
+    BAD["eval.py"].append(("--device cuda", "--device cuda: PyTorch sees no CUDA GPU"))
+CASES = [(script, flags, words) for script, cases in BAD.items() for flags, words in cases]
+
+
+@pytest.fixture(scope="session")
+def finished(tiny, colours, tmp_path_factory):
+    """A folder in which runs/one is a finished run."""
+    folder = tmp_path_factory.mktemp("finished")
+    subprocess.run([sys.executable, ROOT / "train.py", "--encoder", tiny, "--data", colours, "--source", "aa,bb", "--seen", "red,blue,green", "--steps", "2",
+                    "--seeds", "0", "--objective", "erm", "--name", "one"], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("script, flags, words", CASES, ids=[f"{script.split('/')[-1]} {flags}"[:60] for script, flags, _ in CASES])
+def test_bad_input(script, flags, words, run_script, finished, tiny, colours, tmp_path, monkeypatch):
+    monkeypatch.chdir(finished)
+    def fill(text):
+        return text.replace("TINY", str(tiny)).replace("COLOURS", str(colours)).replace("RUN", "one")
+    argv = [fill(flag).replace("}{", "} {") for flag in flags.split()]
+    if script == "train.py" and not flags.startswith("--resume"):
+        argv = ["--encoder", tiny, "--data", colours, "--source", "aa,bb", "--seen", "red,blue,green", "--shots", 4, "--steps", 4, "--seeds", 0,
+                "--name", "bad", *argv]
+    before = {p for p in finished.rglob("*")}
+    refused(run_script(script, *argv), fill(words).replace("}{", "} {"))
+    left = {p for p in finished.rglob("*")} - before
+    assert not [p for p in left if p.is_file() and not p.name.endswith(".lock")], left  # nothing is written before all is known to be well
+
+
+def test_the_table_has_every_flag_of_every_script(run_script):
+    assert len(CASES) >= 60
+    scripts = {"train.py", "eval.py"} | {f"data_scripts/{p.name}" for p in (ROOT / "data_scripts").glob("*.py")} - {"data_scripts/common.py"}
+    assert set(BAD) == scripts
+    for script in scripts:
+        flags = set(re.findall(r"^  (--[a-z-]+)", run_script(script, "--help").stdout, re.M))
+        tried = set(re.findall(r"--[a-z-]+", " ".join(flags for flags, _ in BAD[script])))
+        assert flags <= tried | {"--help"}, (script, flags - tried)
+
+
+# ---- texts ------------------------------------------------------------------------------------------------------------
+
+TEXTS = {
+    "empty": "", "spaces": "   \t ", "100,000 characters": "apple rose " * 9091, "one long word": "a" * 100_000, "emoji only": "😀🏳️‍🌈👩‍👩‍👧‍👦🇺🇳",
+    "right to left": "\u202bحارس المرمى\u202c שלום", "NUL bytes": "apple\0rose\0", "a lone surrogate": "apple \udcff rose \ud800", "mask": "<mask> apple <mask>",
+    "end of sentence": "</s> apple <s><pad>", "prompt slots": "{prompt} {text} {mask}", "line breaks": "apple\r\nrose\rred\u2028blue", "BOM": "\ufeffapple",
+    "combining marks": "Z̷̢a̴l̸g̵o̶" * 200, "unknown script": "𓀀𓀁𓀂", "only punctuation": "!!! ??? …", "quotes and tabs": '"a\t"b""'}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_strange_texts(name, run_script, finished, monkeypatch):
+    """Classified like any other, and never read as a special token; and a neighbour in the batch changes nothing."""
+    monkeypatch.chdir(finished)
+    flags = ["--labels", "red,blue", "--text"]
+    done = run_script("eval.py", *flags, "sky sea", "--text", TEXTS[name])
+    assert done.returncode == 0, done.stderr
+    alone, strange = list(csv.DictReader(done.stdout.splitlines(keepends=True), delimiter="\t"))
+    assert strange["text"] == TEXTS[name].encode("utf-8", "replace").decode() and strange["class"] in ("red", "blue")
+    assert alone == next(csv.DictReader(run_script("eval.py", *flags, "sky sea").stdout.splitlines(keepends=True), delimiter="\t"))
+
+
+def test_files_with_crlf_bom_and_strange_bytes(run_script, finished, tmp_path, monkeypatch):
+    (tmp_path / "texts.txt").write_bytes("\ufeffapple rose\r\nsky sea\r\n".encode())
+    (tmp_path / "bad.txt").write_bytes(b"caf\xe9\n")
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "labels.json").write_text(json.dumps({"warm \ud800": {"aa": ["red \udcff"]}, "cold": {"aa": ["blue"]}}))
+    monkeypatch.chdir(finished)
+    done = run_script("eval.py", "--labels", "red,blue", "--input", tmp_path / "texts.txt")
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["text", "apple rose", "sky sea"], done.stderr
+    refused(run_script("eval.py", "--labels", "red,blue", "--input", tmp_path / "bad.txt"), "bad.txt: not UTF-8")
+    refused(run_script("eval.py", "--labels", "red,blue", "--input", tmp_path / "empty.txt"), "empty.txt: no text in it")
+    done = run_script("eval.py", "--labels", tmp_path / "labels.json", "--text", "apple")
+    assert done.returncode == 0 and done.stdout.splitlines()[0] == "text\tclass\twarm ?\tcold", done.stderr
+
+
+def test_the_settings_of_a_run_may_be_damaged(run_script, finished, tmp_path, monkeypatch):
+    """Any value in the place of any setting: the run goes on, or is refused in one line."""
+    good = json.loads((finished / "runs/one/config.json").read_text()) | {"steps": 1, "seeds": [0]}
+    path = tmp_path / "runs/x/config.json"
+    path.parent.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    count = {0: 0, 2: 0}
+    for name in good:
+        for value in [None, True, -1, 0, 2, 0.5, "x", [], [1], ["x"], {}, [None], "nan", 10**30]:
+            path.write_text(json.dumps(good | {name: value}))
+            if not (name in ("steps", "shots", "batch_size") and value == 10**30):  # these are merely long
+                done = run_script("train.py", "--resume", "runs/x")
+                count[done.returncode] += 1
+                if done.returncode:
+                    refused(done, "train.py: ")
+                shutil.rmtree(path.parent)
+                path.parent.mkdir()
+    assert count[0] > 10 and count[2] > 200, count
