@@ -44,10 +44,12 @@ def same_run(one, two):
 
 
 def killed_at(process, run, moment):
-    """moment: seconds from the start, or "saving": as soon as a temporary file lies there."""
-    if moment == "saving":
-        while process.poll() is None and not list(run.glob("soft-group-dro-0/.*.tmp")):
-            pass
+    """moment: seconds from the start, or ("saving", n): while a temporary file lies there, after n checkpoints or more."""
+    if isinstance(moment, tuple):
+        seen = set()
+        while process.poll() is None and len(seen) <= moment[1]:
+            if list(run.glob("soft-group-dro-0/.*.tmp")) and (run / LAST).exists():
+                seen.add((run / LAST).stat().st_ino)
     else:
         try:
             process.wait(moment)
@@ -57,12 +59,13 @@ def killed_at(process, run, moment):
     process.communicate()
 
 
-@pytest.mark.slow
-def test_killed_at_25_random_moments(train, run_script, tiny, colours, tmp_path):
+@pytest.mark.parametrize("kills, saving", [(0, 1), pytest.param(17, 8, marks=pytest.mark.slow)])
+def test_killed_and_resumed(train, run_script, tiny, colours, tmp_path, kills, saving):
+    """At random moments, and while a file is being written: the prompt is that of an uninterrupted run."""
     began = time.time()
     assert start(tiny, colours, tmp_path, *LONG, "--name", "whole").wait() == 0
     whole, rng, middle = time.time() - began, random.Random(0), 0
-    moments = [rng.uniform(0.3, 1) * whole for _ in range(17)] + ["saving"] * 8
+    moments = [rng.uniform(0.3, 1) * whole for _ in range(kills)] + [("saving", rng.randint(0, 20)) for _ in range(saving)]
     for i, moment in enumerate(moments):
         run = tmp_path / "runs" / f"cut{i}"
         killed_at(start(tiny, colours, tmp_path, *LONG, "--name", run.name), run, moment)
@@ -74,7 +77,7 @@ def test_killed_at_25_random_moments(train, run_script, tiny, colours, tmp_path)
         assert again.returncode == 0, (moment, again.stderr)
         same_run(run, tmp_path / "runs" / "whole")
     print(f"{len(moments)} kills survived, {middle} of them in the middle of training")
-    assert middle >= 8
+    assert middle >= saving
 
 
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(train, run_script, tiny, colours, tmp_path):

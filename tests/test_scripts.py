@@ -1,15 +1,10 @@
 """train.py and eval.py as a user runs them, on the tiny encoder and the colours data."""
 import csv
 import json
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
 
-from conftest import ROOT
 from minirosprompt.prompt import load_prompt
 from minirosprompt.xlmr import XLMR
 
@@ -89,25 +84,6 @@ def test_same_seed_same_prompt_and_frozen_encoder(train, tiny, tmp_path):
     path = "soft-group-dro-0/prompt.safetensors"
     assert (tmp_path / "runs/a" / path).read_bytes() == (tmp_path / "runs/b" / path).read_bytes()
     assert (tiny / "model.safetensors").read_bytes() == before
-
-
-def test_killed_and_resumed_gives_the_prompt_of_an_uninterrupted_run(train, run_script, tiny, colours, tmp_path):
-    flags = ["--steps", 300, "--select-every", 3, "--objective", "group-dro", "--eta", 0.5]
-    assert train("--name", "whole", *flags).returncode == 0
-    command = [sys.executable, ROOT / "train.py", "--encoder", tiny, "--data", colours, "--source", "aa,bb", "--seen", "red,blue,green",
-               "--shots", 4, "--seeds", 0, *flags, "--name", "cut"]
-    process = subprocess.Popen([*map(str, command)], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    last = tmp_path / "runs/cut/soft-group-dro-0/last.pt"
-    while not last.exists() and process.poll() is None:
-        time.sleep(0.01)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (last.parent / "prompt.safetensors").exists()  # it was killed in the middle
-    resumed = run_script("train.py", "--resume", "runs/cut")
-    assert resumed.returncode == 0, resumed.stderr
-    for name in ("prompt.safetensors", "log.csv"):
-        assert (last.parent / name).read_bytes() == (tmp_path / "runs/whole/soft-group-dro-0" / name).read_bytes()
 
 
 def refused(done, words):

@@ -1,12 +1,19 @@
+import hashlib
+import io
 import json
+import os
+import pickle
 import struct
+import zipfile
 
 import pytest
 import torch
 
 from conftest import random_encoder
 from minirosprompt import UserError
-from minirosprompt.weights import read_safetensors, save_encoder, to_hugging_face, write_safetensors
+from minirosprompt.checkpoint import load_state
+from minirosprompt.prompt import load_prompt
+from minirosprompt.weights import load_encoder, read_safetensors, save_encoder, to_hugging_face, write_safetensors
 from minirosprompt.xlmr import Config, XLMR
 
 SMALL = Config(vocab_size=50, width=16, layers=2, heads=4, ffn=24, positions=20)
@@ -147,7 +154,7 @@ def test_wrong_config(tmp_path, raw, words):
         XLMR.from_pretrained(saved(tmp_path, **raw))
 
 
-def test_bin_files_and_pickles(tmp_path):
+def test_bin_files(tmp_path):
     folder = saved(tmp_path)
     state = to_hugging_face(random_encoder(SMALL).state_dict())
     (folder / "model.safetensors").unlink()
@@ -156,15 +163,58 @@ def test_bin_files_and_pickles(tmp_path):
     torch.save({name: weight.clone() for name, weight in state.items()}, folder / "pytorch_model.bin")
     assert torch.equal(XLMR.from_pretrained(folder).head.bias, state["lm_head.bias"])
 
-    class Payload:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "executed"), "w"))
-    torch.save({"a": Payload()}, folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match="not a file of plain weights"):
-        XLMR.from_pretrained(folder)
-    assert not (tmp_path / "executed").exists()
-
 
 def test_no_such_encoder(tmp_path):
     with pytest.raises(UserError, match="not \"pocket\", nor a folder"):
         XLMR.from_pretrained(tmp_path / "nowhere")
+
+
+class Payload:
+    """Unpickling this runs a command."""
+
+    def __init__(self, marker):
+        self.command = f"touch {marker}"
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def with_payload(marker, form):
+    """Files that would run code if they were unpickled."""
+    out, evil = io.BytesIO(), {"prompt": torch.zeros(2, 2), "x": Payload(marker)}
+    if form == "pickle":
+        pickle.dump(evil, out)
+    elif form == "torch, legacy":
+        torch.save(evil, out, _use_new_zipfile_serialization=False)
+    elif form == "torch":
+        torch.save(evil, out)
+    else:  # a sound torch file whose data.pkl is replaced
+        sound = io.BytesIO()
+        torch.save({"prompt": torch.zeros(2, 2)}, sound)
+        with zipfile.ZipFile(sound) as old, zipfile.ZipFile(out, "w") as new:
+            for info in old.infolist():
+                new.writestr(info.filename, pickle.dumps(Payload(marker)) if info.filename.endswith("data.pkl") else old.read(info))
+    return out.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("form", ["pickle", "torch, legacy", "torch", "torch, data.pkl replaced"])
+def test_a_payload_does_not_run(form, tmp_path, tiny):
+    marker, folder = tmp_path / "it ran".replace(" ", "_"), tmp_path / "encoder"
+    data = with_payload(marker, form)
+    folder.mkdir()
+    for name in ("config.json", "sentencepiece.bpe.model"):
+        (folder / name).write_bytes((tiny / name).read_bytes())
+    (folder / "pytorch_model.bin").write_bytes(data)
+    with pytest.raises(UserError, match="not a file of plain weights"):
+        load_encoder(folder)
+    (folder / "last.pt").write_bytes(data + hashlib.sha256(data).digest())
+    with pytest.raises(UserError, match="damaged checkpoint"):
+        load_state(folder / "last.pt")
+    (folder / "model.safetensors").write_bytes(data)
+    for read in (load_encoder, lambda folder: load_prompt(folder / "model.safetensors")):
+        with pytest.raises(UserError, match="damaged safetensors"):
+            read(folder)
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Payload(marker)))
+    assert marker.exists()  # the payload is a real one
