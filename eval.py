@@ -195,7 +195,8 @@ def main(argv=None):
         texts = args.text or []
         if args.input:
             try:
-                texts = texts + args.input.read_text(encoding="utf-8-sig").splitlines()
+                lines = args.input.read_text(encoding="utf-8-sig")  # \r\n becomes \n
+                texts = texts + (lines.removesuffix("\n").split("\n") if lines else [])
             except UnicodeDecodeError as error:
                 raise UserError(f"--input {args.input}: not UTF-8 (byte {error.start}); convert it first") from None
         if not texts:

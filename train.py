@@ -161,7 +161,7 @@ def train(args, objective, seed, reader, label_words, shots, dev, folder, stop=(
             weight = count / len(batch)
         loss = (weight * loss_g).sum()
         if not torch.isfinite(loss):
-            kept = f"{last} is good, of step {step - step % args.select_every}" if last.exists() else "no checkpoint yet"
+            kept = f"{last} is good, of step {load_state(last)['step']}" if last.exists() else "no checkpoint yet"
             raise UserError(f"the loss is {loss.item()} at step {step + 1} ({kept}); start again with a smaller --lr (now {args.lr})")
 
         optimizer.zero_grad()

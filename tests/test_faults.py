@@ -20,7 +20,7 @@ from minirosprompt.xlmr import XLMR
 from test_scripts import refused
 
 FLAGS = ["--source", "aa,bb", "--seen", "red,blue,green", "--shots", "4", "--seeds", "0", "--objective", "group-dro", "--eta", "0.5"]
-LONG = [*FLAGS, "--steps", "300", "--select-every", "3"]
+LONG = [*FLAGS, "--steps", "120", "--select-every", "3"]
 SHORT = [*FLAGS, "--steps", "20"]
 PROMPT, LOG, LAST = (f"soft-group-dro-0/{name}" for name in ("prompt.safetensors", "log.csv", "last.pt"))
 
@@ -49,7 +49,7 @@ def killed_at(process, run, moment):
         seen = set()
         while process.poll() is None and len(seen) <= moment[1]:
             if list(run.glob("soft-group-dro-0/.*.tmp")) and (run / LAST).exists():
-                seen.add((run / LAST).stat().st_ino)
+                seen.add((run / LAST).stat().st_mtime_ns)
     else:
         try:
             process.wait(moment)
