@@ -110,6 +110,11 @@ BAD = {
         ("--out new --mask-rate 1", "argument --mask-rate"),
         ("--out new --subword-alpha -1", "argument --subword-alpha"),
     ],
+    "data_scripts/ablations.py": [
+        ("--only none", "argument --only: invalid choice: 'none'"),
+        ("--only", "argument --only: expected at least one argument"),
+        ("--dry-run 1", "unrecognized arguments: 1"),
+    ],
     "data_scripts/download_encoder.py": [
         ("", "the following arguments are required: name"),
         ("nowhere", "nor a name such as xlm-roberta-base"),
