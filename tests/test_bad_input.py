@@ -204,6 +204,13 @@ def test_files_with_crlf_bom_and_strange_bytes(run_script, finished, tmp_path, m
     assert done.returncode == 0 and done.stdout.splitlines()[0] == "text\tclass\twarm ?\tcold", done.stderr
 
 
+def test_head_may_stop_reading(finished, tmp_path):
+    (tmp_path / "texts.txt").write_text("apple rose\n" * 5000)
+    command = f"{sys.executable} {ROOT}/eval.py --labels red,blue --input {tmp_path}/texts.txt | head -1"
+    done = subprocess.run(["bash", "-c", command], cwd=finished, capture_output=True, text=True)
+    assert done.stdout == "text\tclass\tred\tblue\n" and "rror" not in done.stderr, done.stderr
+
+
 def test_the_settings_of_a_run_may_be_damaged(run_script, finished, tmp_path, monkeypatch):
     """Any value in the place of any setting: the run goes on, or is refused in one line."""
     good = json.loads((finished / "runs/one/config.json").read_text()) | {"steps": 1, "seeds": [0]}
