@@ -115,6 +115,12 @@ BAD = {
         ("--only", "argument --only: expected at least one argument"),
         ("--dry-run 1", "unrecognized arguments: 1"),
     ],
+    "data_scripts/figure.py": [
+        ("", "the following arguments are required: results, figure"),
+        ("COLOURS/labels.json x.png", "x.png: the figure's name must end in .svg"),
+        ("none.json x.svg", "none.json: No such file"),
+        ("COLOURS/labels.json x.svg", "labels.json: not the results.json of a run"),
+    ],
     "data_scripts/download_encoder.py": [
         ("", "the following arguments are required: name"),
         ("nowhere", "nor a name such as xlm-roberta-base"),

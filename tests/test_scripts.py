@@ -51,6 +51,28 @@ def test_train_then_eval(train, run_script, tiny, tmp_path):
     assert {r["lang"] for r in json.loads((tmp_path / "only-cc" / "results.json").read_text())["rows"]} == {"cc"}, one.stderr
 
 
+def test_figure(train, run_script, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert train("--name", "one", "--seeds", 0, 1).returncode == 0
+    for name in ("a.svg", "b.svg"):
+        assert run_script("data_scripts/figure.py", "runs/one/results.json", name).returncode == 0
+    picture = (tmp_path / "a.svg").read_text()
+    assert picture == (tmp_path / "b.svg").read_text() and all(word in picture for word in ("cc (target)", "hard prompt", "group DRO", "chance"))
+
+
+def test_ablations_run_only_what_is_not_there(run_script, tmp_path):
+    """The tables come from results.json alone once a row is done; a dry run prints the commands."""
+    names = ["default"] + [f"init-{i}" for i in range(2)]
+    for i, name in enumerate(names):
+        cells = {cell: {"mean": 0.1 * (i + 1), "sd": 0.01} for cell in ("target unseen", "worst unseen", "source unseen")}
+        (tmp_path / "runs/ablations" / name).mkdir(parents=True)
+        (tmp_path / "runs/ablations" / name / "results.json").write_text(json.dumps({"summary": {"soft-erm": cells, "soft-group-dro": cells}}))
+    done = run_script("data_scripts/ablations.py", "--only", "init")
+    assert done.returncode == 0 and "| `--init vocab` | 20.0 ±1.0 | 20.0 ±1.0" in done.stdout and done.stdout.count("\n|") == 5, done.stderr
+    commands = run_script("data_scripts/ablations.py", "--only", "eta", "--dry-run").stdout
+    assert "python train.py --name ablations/eta-1 --eta 0.1\n" in commands
+
+
 def test_classify_own_texts_into_own_classes(train, run_script, tmp_path):
     assert train("--name", "one", "--objective", "group-dro").returncode == 0
     (tmp_path / "texts.txt").write_text("apple rose\n\nsnow <mask> milk </s>\n", encoding="utf-8")
