@@ -35,15 +35,19 @@ TABLES = {  # name: (what is changed, what the default is, the other rows' flags
     "source": ("source languages", f"--source {SOURCE}", [f"--source {langs}" for langs in (
         "eng_Latn", "eng_Latn,spa_Latn", SOURCE + ",deu_Latn,arb_Arab", TWELVE)]),
     "unequal": ("two well- and two low-resource source languages", None, [
-        f"--source eng_Latn,zho_Hans,swh_Latn,yor_Latn {more}" for more in ("", "--eta 3", "--eta 3 --steps 30", "--eta 3 --steps 300")]),
+        f"--source eng_Latn,zho_Hans,swh_Latn,yor_Latn {more}".strip()
+        for more in ("", "--eta 3", "--eta 3 --steps 30", "--eta 3 --steps 300")]),
     "steps": ("steps", "--steps 100", [f"--steps {n}" for n in (20, 50, 200, 400)])}
-CELLS = [("target unseen", "unseen, target"), ("worst unseen", "worst language"), ("source unseen", "unseen, source")]
+SOFT = [("target unseen", "unseen, target"), ("target harmonic", "harmonic, target"), ("worst unseen", "worst language")]
+COLUMNS = [("hard", "target unseen", "hard: unseen, target"), ("hard", "worst unseen", "hard: worst language")] + [
+    (method, cell, f"{name}: {title}") for method, name in (("soft-erm", "ERM"), ("soft-group-dro", "DRO")) for cell, title in SOFT]
 
 
 def number(summary, cell):
     if cell not in summary:
         return "–"
-    return f"{100 * summary[cell]['mean']:.1f} ±{100 * summary[cell]['sd']:.1f}"
+    sd = summary[cell]["sd"]
+    return f"{100 * summary[cell]['mean']:.1f}" + ("" if sd is None else f" ±{100 * sd:.1f}")
 
 
 def main():
@@ -53,8 +57,7 @@ def main():
     args = p.parse_args()
     for table in args.only:
         title, default, rows = TABLES[table]
-        columns = [f"{method}: {name}" for method in ("ERM", "DRO") for _, name in CELLS]
-        print(f"\n| {title} | {' | '.join(columns)} |\n" + "|---" * (1 + len(columns)) + "|", flush=True)
+        print(f"\n| {title} | {' | '.join(name for *_, name in COLUMNS)} |\n" + "|---" * (1 + len(COLUMNS)) + "|", flush=True)
         first = [("default", "")] if default else []
         for name, flags in first + [(f"{table}-{i}", flags) for i, flags in enumerate(rows)]:
             run = Path("runs") / "ablations" / name
@@ -68,7 +71,7 @@ def main():
             if not done and subprocess.call([sys.executable, TRAIN, *command[1:]], stdout=subprocess.DEVNULL):
                 raise UserError(f"python {shlex.join(command)} has failed")
             summary = read_json(run / "results.json")["summary"]
-            numbers = [number(summary[method], cell) for method in ("soft-erm", "soft-group-dro") for cell, _ in CELLS]
+            numbers = [number(summary[method], cell) for method, cell, _ in COLUMNS]
             print(f"| `{flags or default}` | {' | '.join(numbers)} |", flush=True)
 
 

@@ -21,8 +21,8 @@ LANGUAGES = dict(pair.split("=") for pair in """
     vie_Latn=vi-VN zho_Hans=zh-CN zho_Hant=zh-TW zsm_Latn=ms-MY""".split())
 CONCEPTS = {"alarm": ["alarm", "clock"], "audio": ["volume", "sound"], "calendar": ["calendar", "appointment"],
             "cooking": ["cooking", "recipe"], "datetime": ["time", "date"], "email": ["email", "message"],
-            "general": ["conversation", "joke"], "iot": ["light", "appliance"], "lists": ["list", "task"], "music": ["music", "song"],
-            "news": ["news", "newspaper"], "play": ["radio", "game"], "qa": ["question", "answer"],
+            "general": ["conversation", "joke"], "iot": ["light", "appliance"], "lists": ["list", "task"],
+            "music": ["music", "song"], "news": ["news", "newspaper"], "play": ["radio", "game"], "qa": ["question", "answer"],
             "recommendation": ["recommendation", "event"], "social": ["network", "post"], "takeaway": ["food", "restaurant"],
             "transport": ["transport", "train"], "weather": ["weather", "rain"]}
 

@@ -64,9 +64,9 @@ def test_ablations_run_only_what_is_not_there(run_script, tmp_path):
     """The tables come from results.json alone once a row is done; a dry run prints the commands."""
     names = ["default"] + [f"init-{i}" for i in range(2)]
     for i, name in enumerate(names):
-        cells = {cell: {"mean": 0.1 * (i + 1), "sd": 0.01} for cell in ("target unseen", "worst unseen", "source unseen")}
+        cells = {cell: {"mean": 0.1 * (i + 1), "sd": 0.01} for cell in ("target unseen", "worst unseen", "target harmonic")}
         (tmp_path / "runs/ablations" / name).mkdir(parents=True)
-        (tmp_path / "runs/ablations" / name / "results.json").write_text(json.dumps({"summary": {"soft-erm": cells, "soft-group-dro": cells}}))
+        (tmp_path / "runs/ablations" / name / "results.json").write_text(json.dumps({"summary": dict.fromkeys(("hard", "soft-erm", "soft-group-dro"), cells)}))
     done = run_script("data_scripts/ablations.py", "--only", "init")
     assert done.returncode == 0 and "| `--init vocab` | 20.0 ±1.0 | 20.0 ±1.0" in done.stdout and done.stdout.count("\n|") == 5, done.stderr
     commands = run_script("data_scripts/ablations.py", "--only", "eta", "--dry-run").stdout
