@@ -167,14 +167,14 @@ def main(argv=None):
     paths = [run] if run.suffix == ".safetensors" else sorted(run.glob("*/prompt.safetensors"))
     if not paths:
         raise UserError(f"--run {run}: no prompt.safetensors in it")
-    *_, settings = read_settings(paths[0])
+    found = [(path, *read_settings(path)) for path in paths]
+    settings = found[0][-1]  # one run, one set of settings
     settings |= {name: value for name, value in (("encoder", args.encoder), ("data", args.data),
                                                  ("calibration", args.calibration), ("stacking", args.stacking))
                  if value is not None}
     reader = Reader(settings, device, dtype)
     prompts = {}  # (method, seed) -> (P, D)
-    for path in paths:
-        method, seed, _ = read_settings(path)
+    for path, method, seed, _ in found:
         prompts[method, seed] = load_prompt(path, reader.encoder)[0].to(device)
 
     if args.labels and Path(args.labels).suffix == ".json":

@@ -61,7 +61,7 @@ def snapshot(name, check_config):
     check_config: called with the path of config.json before a gigabyte is fetched for nothing. Raises UserError.
     """
     repository, revision = parse(name)
-    commit, files = PINNED.get(repository, ("main", {}))
+    commit, files = PINNED.get(repository, ("main", {}))       # of a repository that is not pinned: its branch main
     wanted = [revision] if revision else [commit, "main"]      # any copy in the cache is welcome unless one is named
     names = [repository] + [old for old, new in OLD_NAMES.items() if new == repository]
     for repo in (cache_folder() / f"models--{n.replace('/', '--')}" for n in names):

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import sys
 import tarfile
 import zipfile
 
@@ -199,8 +200,8 @@ def test_broken_files(case, run_script, tmp_path):
         (tmp_path / "from" / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "from" / file).write_bytes(body)
     done = run_script(f"data_scripts/{name}.py", "--source", "from", *SETS[name][1])
-    if words is None:
-        assert done.returncode == 0 or done.stderr.count("\n") == 1
+    if words is None:  # Python's csv reads NUL from 3.11 on
+        assert done.returncode == 0 if sys.version_info >= (3, 11) else refused(done, "not a UTF-8 table") is None
     else:
         refused(done, words)
         assert not list(tmp_path.glob("data/*/*"))
