@@ -42,7 +42,7 @@ def arguments(argv):
     g.add_argument("--label-languages", type=names, help="languages of the label words (default: all in labels.json)")
     g.add_argument("--shots", type=positive, default=8, help="training texts a class and source language (default: 8)")
     g = p.add_argument_group("prompt and verbalizer")
-    g.add_argument("--template", default="{prompt} {text} {mask}", help="where prompt, text and mask go (default: %(default)s)")
+    g.add_argument("--template", default="{prompt} {mask} {text}", help="where prompt, text and mask go (default: %(default)s)")
     g.add_argument("--hard-prompt", default="Topic:", help="the baseline's words, and what --init words starts from "
                                                            "(default: %(default)s)")
     g.add_argument("--prompt-length", type=positive, default=8, help="soft prompt vectors P (default: 8)")
@@ -64,7 +64,7 @@ def arguments(argv):
     g.add_argument("--seeds", type=whole, nargs="+", default=[0, 1, 2], help="one training run each (default: 0 1 2)")
     g.add_argument("--steps", type=positive, default=100, help="(default: 100)")
     g.add_argument("--batch-size", type=positive, default=32, help="texts a step, the same number a group (default: 32)")
-    g.add_argument("--lr", type=nonnegative, default=0.03, help="AdamW's, constant (default: 0.03)")
+    g.add_argument("--lr", type=nonnegative, default=0.01, help="AdamW's, constant (default: 0.01)")
     g.add_argument("--select-every", type=positive, default=10, help="steps between selections and checkpoints (default: 10)")
     g = p.add_argument_group("run")
     g.add_argument("--split", choices=["test", "dev"], default="test", help="what the table is about (default: test)")

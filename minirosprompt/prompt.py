@@ -1,6 +1,6 @@
 """Template, soft prompt, and the prompt-prepending wrapper around a frozen XLM-R.
 
-    "{prompt} {text} {mask}"  ->  <s> [P1 ... Pm] text <mask> </s>
+    "{prompt} {mask} {text}"  ->  <s> [P1 ... Pm] <mask> text </s>
 
 The m vectors P1 ... Pm are the only thing that is ever trained (Lester et al. 2021). A hard prompt is the same template
 with words in their place.

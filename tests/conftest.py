@@ -15,6 +15,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
+from minirosprompt.data import load_split  # noqa: E402
 from minirosprompt.tokenizer import Tokenizer  # noqa: E402
 from minirosprompt.weights import TOKENIZER_FILE, save_encoder  # noqa: E402
 from minirosprompt.xlmr import Config, XLMR  # noqa: E402
@@ -100,3 +101,16 @@ def run_script(tmp_path, monkeypatch):
     for folder in (ROOT, ROOT / "data_scripts"):
         monkeypatch.syspath_prepend(str(folder))
     return run
+
+
+@pytest.fixture(scope="session")
+def folder_of_texts(tmp_path_factory):
+    """MiniTopics' train sentences as if they were sources: four languages row-aligned, two of them with single texts too."""
+    folder, rows = tmp_path_factory.mktemp("texts"), load_split("minitopics", "train")
+    for lang in ("eng_Latn", "deu_Latn", "swh_Latn", "zho_Hans"):
+        lines = [e.text for e in sorted((e for e in rows if e.lang == lang), key=lambda e: e.id)]
+        for source, of in (("ntrex", lines), ("flores_nonsib", lines[:50])) + (
+                (("stories", lines[::-1] * 2),) if lang in ("eng_Latn", "swh_Latn") else ()):
+            (folder / source).mkdir(exist_ok=True)
+            (folder / source / f"{lang}.txt").write_text("\n".join(of) + "\n", encoding="utf-8")
+    return folder

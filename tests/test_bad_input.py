@@ -109,11 +109,32 @@ BAD = {
         ("--out new --sentences 1.5", "argument --sentences"),
         ("--out new --mask-rate 1", "argument --mask-rate"),
         ("--out new --subword-alpha -1", "argument --subword-alpha"),
+        ("--out new --corpus nowhere", "nowhere/corpus.json: No such file"),
+        ("--out new --alpha -1", "argument --alpha"),
+        ("--out new --compile 1", "unrecognized arguments: 1"),
+    ],
+    "data_scripts/corpus.py": [
+        ("--out COLOURS/labels.json --texts TEXTS --vocab-size 1600", "labels.json is a file, not a folder"),
+        ("--texts nowhere", "no text in"),
+        ("--texts TEXTS --languages zzz_Latn", "no text in zzz_Latn"),
+        ("--texts TEXTS --languages ,", "argument --languages: at least one name is needed"),
+        ("--texts TEXTS --vocab-size 20", "--vocab-size 20"),
+        ("--texts TEXTS --vocab-size 1600 --tokens 10", "--tokens 10: the row-aligned text alone has"),
+        ("--texts TEXTS --seed x", "argument --seed"),
     ],
     "data_scripts/ablations.py": [
-        ("--only none", "argument --only: invalid choice: 'none'"),
+        ("--only none", "--only: none not among length, init"),
+        ("--on nowhere", "argument --on: invalid choice: 'nowhere'"),
+        ("--encoder nowhere --only init", "python train.py --name minitopics-nowhere/default --encoder nowhere has failed"),
+        ("--languages zz --only init", "--languages zz has failed"),
         ("--only", "argument --only: expected at least one argument"),
         ("--dry-run 1", "unrecognized arguments: 1"),
+    ],
+    "data_scripts/probe.py": [
+        ("--encoder nowhere", "nowhere"),
+        ("--data nowhere", "nowhere"),
+        ("--language zz", "--language zz: no text in minitopics"),
+        ("--device tpu", "argument --device"),
     ],
     "data_scripts/figure.py": [
         ("", "the following arguments are required: results, figure"),
@@ -151,10 +172,10 @@ def finished(tiny, colours, tmp_path_factory):
 
 
 @pytest.mark.parametrize("script, flags, words", CASES, ids=[f"{script.split('/')[-1]} {flags}"[:60] for script, flags, _ in CASES])
-def test_bad_input(script, flags, words, run_script, finished, tiny, colours, tmp_path, monkeypatch):
+def test_bad_input(script, flags, words, run_script, finished, tiny, colours, folder_of_texts, tmp_path, monkeypatch):
     monkeypatch.chdir(finished)
     def fill(text):
-        return text.replace("TINY", str(tiny)).replace("COLOURS", str(colours)).replace("RUN", "one")
+        return text.replace("TEXTS", str(folder_of_texts)).replace("TINY", str(tiny)).replace("COLOURS", str(colours)).replace("RUN", "one")
     argv = [fill(flag).replace("}{", "} {") for flag in flags.split()]
     if script == "train.py" and not flags.startswith("--resume"):
         argv = ["--encoder", tiny, "--data", colours, "--source", "aa,bb", "--seen", "red,blue,green", "--shots", 4, "--steps", 4, "--seeds", 0,
@@ -167,7 +188,7 @@ def test_bad_input(script, flags, words, run_script, finished, tiny, colours, tm
 
 def test_the_table_has_every_flag_of_every_script(run_script):
     assert len(CASES) >= 60
-    scripts = {"train.py", "eval.py"} | {f"data_scripts/{p.name}" for p in (ROOT / "data_scripts").glob("*.py")} - {"data_scripts/common.py"}
+    scripts = {"train.py", "eval.py"} | {f"data_scripts/{p.name}" for p in (ROOT / "data_scripts").glob("*.py")} - {f"data_scripts/{module}.py" for module in ("common", "packed", "sources", "world")}
     assert set(BAD) == scripts
     for script in scripts:
         flags = set(re.findall(r"^  (--[a-z-]+)", run_script(script, "--help").stdout, re.M))

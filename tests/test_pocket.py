@@ -57,4 +57,4 @@ def test_the_readme_table_is_true(run_script, tmp_path):
     assert 100 * summary["hard"]["target unseen"]["mean"] == pytest.approx(float(table["hard"][4]), abs=0.5)
     promised = float(table["soft-group-dro"][8])  # mean and sd alternate; the fifth mean
     assert 100 * summary["soft-group-dro"]["target unseen"]["mean"] == pytest.approx(promised, abs=6)
-    assert summary["soft-group-dro"]["target unseen gain"]["low"] > 0
+    assert summary["soft-group-dro"]["worst unseen"]["mean"] > summary["hard"]["worst unseen"]["mean"] + 0.15

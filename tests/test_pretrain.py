@@ -13,11 +13,12 @@ from minirosprompt.weights import read_safetensors
 
 sys.path.insert(0, str(ROOT / "data_scripts"))
 import pretrain  # noqa: E402
+import world as world_module  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def world():
-    return pretrain.World(MINITOPICS)
+    return world_module.World(MINITOPICS)
 
 
 def test_documents_are_of_one_topic_and_parallel(world):
@@ -30,7 +31,7 @@ def test_documents_are_of_one_topic_and_parallel(world):
         assert all(c["deu_Latn"].casefold() in document("deu_Latn").casefold() for c in own)  # a translation, not another text
         named += any(label["eng_Latn"] in text for label in world.labels["sports"])
     assert 0.2 < named / 300 < 0.4
-    assert not any("{" in world.document(rng)(lang) for _ in range(50) for lang in pretrain.LANGUAGES)
+    assert not any("{" in world.document(rng)(lang) for _ in range(50) for lang in world_module.LANGUAGES)
 
 
 def test_only_train_sentences_are_read_and_never_their_topic(world):
@@ -85,4 +86,4 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(run_script, tmp_path):
     whole, cut = (read_safetensors(tmp_path / name / "model.safetensors")[0] for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     log = json.loads((tmp_path / "cut" / "pretrain.json").read_text())["log"]
-    assert log[-1]["tokens"] >= 8000 and set(log[-1]["naming"]) == set(pretrain.LANGUAGES)
+    assert log[-1]["tokens"] >= 8000 and set(log[-1]["naming"]) == set(world_module.LANGUAGES)

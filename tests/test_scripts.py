@@ -1,10 +1,12 @@
 """train.py and eval.py as a user runs them, on the tiny encoder and the colours data."""
 import csv
 import json
+import sys
 
 import pytest
 import torch
 
+from conftest import ROOT
 from minirosprompt.prompt import load_prompt
 from minirosprompt.xlmr import XLMR
 
@@ -71,6 +73,39 @@ def test_ablations_run_only_what_is_not_there(run_script, tmp_path):
     assert done.returncode == 0 and "| `--init vocab` | 20.0 ±1.0 | 20.0 ±1.0" in done.stdout and done.stdout.count("\n|") == 5, done.stderr
     commands = run_script("data_scripts/ablations.py", "--only", "eta", "--dry-run").stdout
     assert "python train.py --name ablations/eta-1 --eta 0.1\n" in commands
+
+
+def test_ablations_of_another_encoder_have_their_own_folder_and_flags(run_script, tmp_path):
+    commands = run_script("data_scripts/ablations.py", "--on", "sib200", "--encoder", "runs/mini", "--only", "cross", "k", "--dry-run").stdout
+    assert "python train.py --name sib200-mini/cross-0 --encoder runs/mini --data minitopics --shots 8\n" in commands
+    assert "python eval.py --run runs/sib200-mini/cross-0 --data data/sib200\n" in commands
+    assert commands.count("--data data/sib200 --shots 16 --seen science/technology,politics,sports,health --source eng_Latn") == 4
+    folder = tmp_path / "runs/sib200-mini/groups-0"
+    folder.mkdir(parents=True)
+    (tmp_path / "runs/sib200-mini/default").mkdir()
+    (tmp_path / "runs/sib200-mini/groups-1").mkdir()
+    rows = [{"method": method, "role": "target", "lang": lang, "unseen": unseen} for method in ("hard", "soft-erm", "soft-group-dro")
+            for lang, unseen in (("aa", 0.2), ("bb", 0.6))]
+    for name in ("default", "groups-0", "groups-1"):
+        (folder.parent / name / "results.json").write_text(json.dumps({"rows": rows, "summary": dict.fromkeys(
+            ("hard", "soft-erm", "soft-group-dro"), {"target unseen": {"mean": 0.4, "sd": 0.1}})}))
+    done = run_script("data_scripts/ablations.py", "--on", "sib200", "--encoder", "runs/mini", "--only", "groups")
+    assert done.stdout.count("| 40.0 ±10.0 (20.0 to 60.0) |") == 9, done.stderr  # of two languages both bounds are drawn
+
+
+def test_probe_finds_the_best_weights_and_reads_no_padding(run_script, encoder, tiny):
+    sys.path.insert(0, str(ROOT / "data_scripts"))
+    import probe
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(60, 5, generator=generator, dtype=torch.float64).float(), torch.arange(60) % 3
+    weight, bias = (w.requires_grad_() for w in probe.fit(x, y, 3, decay=0.01))
+    (torch.nn.functional.cross_entropy(x @ weight.T + bias, y) + 0.01 * weight.square().sum()).backward()
+    assert weight.grad.abs().max() < 1e-4 and bias.grad.abs().max() < 1e-4  # convex: where the gradient is 0 is the minimum
+    rows = [[0, 5, 2], [0, 6, 7, 8, 9, 2], [0, 4, 2]]
+    one_by_one = [encoder(encoder.word(torch.tensor([row])))[0].mean(0) for row in rows]
+    assert torch.allclose(probe.mean_states(encoder, rows, "cpu"), torch.stack(one_by_one), atol=1e-5)
+    done = run_script("data_scripts/probe.py")
+    assert 50 < float(done.stdout.split()[1]) < 100, done.stderr  # of 12 classes: pocket's states hold the topics
 
 
 def test_classify_own_texts_into_own_classes(train, run_script, tmp_path):

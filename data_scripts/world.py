@@ -1,0 +1,214 @@
+"""The text pocket is pretrained on, generated from MiniTopics (minirosprompt/pocket/minitopics).
+
+Documents about one topic, sentences or bare lists, some of which name their topic, alone (masked LM) or followed by their
+translation (translation LM, Conneau & Lample 2019), mixed with the train split's sentences, whose topics are not read. Dev and
+test sentences are never trained on.
+"""
+import csv
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+import sentencepiece
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from eval import score
+from minirosprompt import UserError
+from minirosprompt.checkpoint import writing
+from minirosprompt.data import MINITOPICS_SEEN, MINITOPICS_SOURCE, length_buckets, load_label_words, load_split
+from minirosprompt.prompt import PromptedEncoder, Template, pad
+from minirosprompt.tokenizer import BOS, EOS, Tokenizer
+from minirosprompt.verbalizer import Verbalizer
+from minirosprompt.weights import TOKENIZER_FILE
+
+# Well-resourced first: language r of this list gets a share proportional to 1 / r^ZIPF.
+LANGUAGES = ["eng_Latn", "zho_Hans", "spa_Latn", "rus_Cyrl", "deu_Latn", "fra_Latn", "arb_Arab", "tur_Latn", "ind_Latn",
+             "hin_Deva", "swh_Latn", "yor_Latn"]
+ZIPF = 0.5
+NAMED = 0.3      # share of documents that name their topic, once
+LISTS = 0.5      # share of documents that are bare lists of concepts
+NOISE = 0.1      # share of concepts that come from another topic
+
+
+class World:
+    """MiniTopics' tables as a source of documents. A document is rendered in a language only at the end."""
+
+    def __init__(self, folder):
+        def rows(name):
+            with open(Path(folder) / name, encoding="utf-8", newline="") as file:
+                return list(csv.DictReader(file, delimiter="\t"))
+        self.labels, self.concepts = {}, {}   # topic -> [{lang: phrase}]
+        for row in rows("concepts.tsv"):
+            kind = self.labels if row["concept"].startswith("label") else self.concepts
+            kind.setdefault(row["topic"], []).append(row)
+        self.topics = sorted(self.concepts)
+        frames = rows("frames.tsv")
+        self.frames = [row for row in frames if "{0}" in row["eng_Latn"]]
+        self.slots = [row["eng_Latn"].count("{") for row in self.frames]  # a frame is drawn as often as it holds concepts
+        self.naming = [row for row in frames if "{topic}" in row["eng_Latn"]]
+        sentences = {}
+        for row in rows("sentences.tsv"):
+            if row["split"] == "train":  # its label is not read
+                sentences.setdefault(row["id"], {})[row["lang"]] = row["text"]
+        self.sentences = list(sentences.values())
+        weights = [(r + 1) ** -ZIPF for r in range(len(LANGUAGES))]
+        self.share = {lang: w / sum(weights) for lang, w in zip(LANGUAGES, weights)}
+
+    def language(self, rng, other_than=None):
+        while True:
+            lang = rng.choices(LANGUAGES, self.share.values())[0]
+            if lang != other_than:
+                return lang
+
+    def document(self, rng, topic=None, named=None):
+        """-> a function lang -> text about one topic, which it perhaps names.
+
+        Either 3 to 6 frames filled with the topic's concepts, or a bare list of 5 to 8 of them, like the tags of a page.
+        """
+        topic = topic or rng.choice(self.topics)
+
+        def concepts(n):
+            return [rng.choice(self.concepts[rng.choice(self.topics)]) if rng.random() < NOISE else concept
+                    for concept in rng.sample(self.concepts[topic], n)]
+
+        if rng.random() < LISTS:
+            sentences = [(None, concepts(rng.randint(5, 8)), None)]
+        else:
+            sentences = [(rng.choices(self.frames, self.slots)[0], concepts(3), None) for _ in range(rng.randint(3, 6))]
+        if rng.random() < NAMED if named is None else named:
+            where = rng.randint(0, len(sentences))
+            sentences.insert(where, (rng.choice(self.naming), [], rng.choice(self.labels[topic])))
+
+        def render(lang):
+            comma = {"zho_Hans": "、", "arb_Arab": "، "}.get(lang, ", ")
+            filled = (frame[lang].format(*(c[lang] for c in chosen), topic=label and label[lang]) if frame
+                      else comma.join(c[lang] for c in chosen) for frame, chosen, label in sentences)
+            return ("" if lang == "zho_Hans" else " ").join(capital(text, lang) for text in filled)
+        return render
+
+    def sentence(self, rng):
+        """A train sentence, as a function lang -> text."""
+        return rng.choice(self.sentences).__getitem__
+
+    def texts(self, rng, translation, sentences):
+        """The next training example: one text, or a text and its translation."""
+        lang = self.language(rng)
+        render = self.sentence(rng) if rng.random() < sentences else self.document(rng)
+        if rng.random() >= translation:
+            return [render(lang)]
+        return [render(lang), render(self.language(rng, other_than=lang))]
+
+
+def capital(text, lang):
+    """The text with its first letter in upper case."""
+    return ("İ" if lang == "tur_Latn" and text[0] == "i" else text[0].upper()) + text[1:]
+
+
+def train_tokenizer(world, path, vocab_size, rng):
+    """A unigram SentencePiece model with XLM-R's normalisation, on text in which all languages weigh the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "text.txt"
+        with open(text, "w", encoding="utf-8") as file:
+            for lang in LANGUAGES:
+                phrases = [phrase[lang] for table in (world.concepts, world.labels) for of_topic in table.values()
+                           for phrase in of_topic]
+                lines = phrases * (60 if lang == "zho_Hans" else 20) + [capital(phrase, lang) for phrase in phrases] * 5
+                lines += [sentence[lang] for sentence in world.sentences * 5]
+                lines += [world.document(rng)(lang) for _ in range(100)]
+                # SentencePiece takes a piece into account only if it occurs in two different words: "word" and "word,".
+                # Chinese has no spaces, so there a phrase begins in the middle of a "word".
+                for line in lines:
+                    two = (f"，{line}。", f"、{line}、") if lang == "zho_Hans" else (line, line.replace(" ", ", ") + ",")
+                    file.write("\n".join(two) + "\n")
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                input=str(text), model_prefix=str(Path(folder) / "spm"), vocab_size=vocab_size - 2, model_type="unigram",
+                normalization_rule_name="nmt_nfkc", character_coverage=1.0, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
+                shuffle_input_sentence=False, num_threads=1, minloglevel=2)
+        except (RuntimeError, OverflowError) as error:  # its message says how many are needed, or possible
+            raise UserError(f"--vocab-size {vocab_size}: {str(error).split('] ')[-1]}") from None
+        with writing(path, "wb") as file:
+            file.write((Path(folder) / "spm.model").read_bytes())
+
+
+def encode(tokenizer, texts, sample, max_tokens):
+    """[A] -> <s> A </s>;  [A, B] -> <s> A </s> </s> B </s>, as XLM-R joins a pair."""
+    spans = tokenizer.encode(texts, sample)
+    ids = [BOS] + spans[0] + [EOS]
+    for span in spans[1:]:
+        ids += [EOS] + span + [EOS]
+    return ids[:max_tokens]
+
+
+class Documents:
+    """An endless stream of generated documents, as pretrain.py reads it (see packed.py for the other kind)."""
+
+    def __init__(self, args):
+        """Trains the tokenizer, unless a run that is resumed has done so."""
+        self.args, self.world = args, World(args.minitopics)
+        if not (args.resume and (args.out / TOKENIZER_FILE).exists()):
+            train_tokenizer(self.world, args.out / TOKENIZER_FILE, args.vocab_size, random.Random(args.seed))
+        self.tokenizer, self.share = Tokenizer(args.out / TOKENIZER_FILE), self.world.share
+        rng = random.Random("held out")
+        self.sample = [self.row(rng) for _ in range(2000)]
+        self.held_out = {"all": [pad(self.sample[i:i + 32]) for i in range(0, 256, 32)]}
+
+    def __str__(self):
+        return f"{len(self.world.sentences)} train sentences a language, {len(self.world.frames)} frames"
+
+    def row(self, rng, alpha=None):
+        return encode(self.tokenizer, self.world.texts(rng, self.args.translation, self.args.sentences), alpha, self.args.max_tokens)
+
+    def pool(self, number, batches):
+        """Batches of about args.batch_tokens tokens, of texts of similar length (so that little is padding): ids (B, T).
+
+        Subword regularisation comes in halfway, when the words are known whole.
+        """
+        args, rng, rows = self.args, random.Random(f"{self.args.seed} {number}"), []
+        sentencepiece.set_random_generator_seed(rng.randrange(2**31))
+        late = number * batches * args.batch_tokens > args.tokens / 2
+        while sum(map(len, rows)) < batches * args.batch_tokens:
+            rows.append(self.row(rng, args.subword_alpha if late and rng.random() < 0.5 else None))
+        cut = length_buckets(rows, args.batch_tokens)
+        rng.shuffle(cut)
+        return [pad([rows[j] for j in batch]) for batch in cut]
+
+    def look(self, model):
+        """-> numbers for the log, by which the plateau can be seen."""
+        naming, dev = naming_accuracy(model, self.tokenizer, self.world), zero_shot(model, self.tokenizer, self.args.minitopics)
+        return {"zero_shot": round(dev, 3), "naming": {lang: round(a, 3) for lang, a in naming.items()}}
+
+
+@torch.no_grad()
+def naming_accuracy(model, tokenizer, world):
+    """Held-out documents with their topic's name masked: how often does the right topic score best?
+
+    -> {lang: accuracy} over 10 documents a topic. This is the pretraining task itself; no sentence is read.
+    """
+    template, accuracy = Template("{text} {mask}", tokenizer, 0, model.config.max_tokens), {}
+    reader = PromptedEncoder(model, tokenizer.mask)
+    for lang in LANGUAGES:
+        rng, texts = random.Random(f"naming {lang}"), []
+        for topic in world.topics * 10:
+            texts.append(world.document(rng, topic, named=False)(lang) + " " + world.naming[1][lang].split("{topic}")[0])
+        verbalizer = Verbalizer(model, tokenizer, {topic: [w[lang] for w in world.labels[topic]] for topic in world.topics})
+        gold = torch.arange(len(world.topics)).repeat(10)
+        accuracy[lang] = (score(reader, verbalizer, template, texts).argmax(1) == gold).float().mean().item()
+    return accuracy
+
+
+@torch.no_grad()
+def zero_shot(model, tokenizer, folder):
+    """Accuracy of a plain hard prompt on dev sentences: all topics compete, chance is 1 in 12.
+
+    Seen classes in source languages only, which is what train.py itself selects on.
+    """
+    words = load_label_words(Path(folder) / "labels.json")
+    dev = [e for e in load_split(folder, "dev") if e.label in MINITOPICS_SEEN and e.lang in MINITOPICS_SOURCE]
+    template = Template("{prompt} {mask} {text}", tokenizer, "Topic:", model.config.max_tokens)
+    scores = score(PromptedEncoder(model, tokenizer.mask), Verbalizer(model, tokenizer, words), template, [e.text for e in dev])
+    return (scores.argmax(1) == torch.tensor([list(words).index(e.label) for e in dev])).float().mean().item()
+
+
