@@ -5,6 +5,7 @@ translation (translation LM, Conneau & Lample 2019), mixed with the train split'
 test sentences are never trained on.
 """
 import csv
+import math
 import random
 import sys
 import tempfile
@@ -28,6 +29,7 @@ LANGUAGES = ["eng_Latn", "zho_Hans", "spa_Latn", "rus_Cyrl", "deu_Latn", "fra_La
              "hin_Deva", "swh_Latn", "yor_Latn"]
 ZIPF = 0.5
 NAMED = 0.3      # share of documents that name their topic, once
+UNKNOWN = -30.0  # log P of a character that is no piece
 LISTS = 0.5      # share of documents that are bare lists of concepts
 NOISE = 0.1      # share of concepts that come from another topic
 
@@ -133,13 +135,50 @@ def train_tokenizer(world, path, vocab_size, rng):
             file.write((Path(folder) / "spm.model").read_bytes())
 
 
-def encode(tokenizer, texts, sample, max_tokens):
+def join(spans, max_tokens):
     """[A] -> <s> A </s>;  [A, B] -> <s> A </s> </s> B </s>, as XLM-R joins a pair."""
-    spans = tokenizer.encode(texts, sample)
     ids = [BOS] + spans[0] + [EOS]
     for span in spans[1:]:
         ids += [EOS] + span + [EOS]
     return ids[:max_tokens]
+
+
+class Subwords:
+    """Subword regularisation (Kudo 2018): a word's segmentation is drawn with probability ~ P(segmentation)^alpha.
+
+    Forward filtering, backward sampling over the pieces that end at each character. Pieces never cross a space, so each word is
+    drawn on its own. (SentencePiece's own sampling is not the same in every process.)
+    """
+
+    def __init__(self, tokenizer, alpha):
+        sp, self.tokenizer, self.alpha, self.known = tokenizer.sp, tokenizer, alpha, {}
+        self.score = {sp.id_to_piece(i): sp.get_score(i) for i in range(EOS + 1, sp.get_piece_size())}  # log P of a piece
+
+    def ends(self, word):
+        """-> for every place in "▁word" the pieces that end there: (starts, weights), the weight summed over all ways to get there."""
+        text, total, ends = "".join(self.tokenizer.sp.encode(word, out_type=str)), [0.0], []
+        for end in range(1, len(text) + 1):
+            starts = [start for start in range(end) if text[start:end] in self.score] or [end - 1]
+            logs = [total[start] + self.alpha * self.score.get(text[start:end], UNKNOWN) for start in starts]
+            top = max(logs)
+            weights = [math.exp(log - top) for log in logs]
+            total.append(top + math.log(sum(weights)))
+            ends.append((starts, weights))
+        return text, ends
+
+    def __call__(self, text, rng):
+        ids = []
+        for word in text.split():
+            if word not in self.known:
+                self.known[word] = self.ends(word)
+            word, ends = self.known[word]
+            pieces, end = [], len(word)
+            while end:
+                start = rng.choices(*ends[end - 1])[0]
+                pieces.append(word[start:end])
+                end = start
+            ids += self.tokenizer.xlmr_ids(self.tokenizer.sp.piece_to_id(pieces[::-1]))
+        return ids
 
 
 class Documents:
@@ -151,6 +190,7 @@ class Documents:
         if not (args.resume and (args.out / TOKENIZER_FILE).exists()):
             train_tokenizer(self.world, args.out / TOKENIZER_FILE, args.vocab_size, random.Random(args.seed))
         self.tokenizer, self.share = Tokenizer(args.out / TOKENIZER_FILE), self.world.share
+        self.subwords = Subwords(self.tokenizer, args.subword_alpha)
         rng = random.Random("held out")
         self.sample = [self.row(rng) for _ in range(2000)]
         self.held_out = {"all": [pad(self.sample[i:i + 32]) for i in range(0, 256, 32)]}
@@ -158,8 +198,10 @@ class Documents:
     def __str__(self):
         return f"{len(self.world.sentences)} train sentences a language, {len(self.world.frames)} frames"
 
-    def row(self, rng, alpha=None):
-        return encode(self.tokenizer, self.world.texts(rng, self.args.translation, self.args.sentences), alpha, self.args.max_tokens)
+    def row(self, rng, regularise=False):
+        texts = self.world.texts(rng, self.args.translation, self.args.sentences)
+        spans = [self.subwords(text, rng) for text in texts] if regularise else self.tokenizer.encode(texts)
+        return join(spans, self.args.max_tokens)
 
     def pool(self, number, batches):
         """Batches of about args.batch_tokens tokens, of texts of similar length (so that little is padding): ids (B, T).
@@ -167,10 +209,9 @@ class Documents:
         Subword regularisation comes in halfway, when the words are known whole.
         """
         args, rng, rows = self.args, random.Random(f"{self.args.seed} {number}"), []
-        sentencepiece.set_random_generator_seed(rng.randrange(2**31))
         late = number * batches * args.batch_tokens > args.tokens / 2
         while sum(map(len, rows)) < batches * args.batch_tokens:
-            rows.append(self.row(rng, args.subword_alpha if late and rng.random() < 0.5 else None))
+            rows.append(self.row(rng, late and rng.random() < 0.5))
         cut = length_buckets(rows, args.batch_tokens)
         rng.shuffle(cut)
         return [pad([rows[j] for j in batch]) for batch in cut]

@@ -34,22 +34,14 @@ class Tokenizer:
         self.vocab_size = pieces + 2
         self.special = (BOS, PAD, EOS, UNK, self.mask)
 
-    def encode(self, text, sample=None):
-        """A text (or a list of texts) -> its ids without <s> and </s>.
-
-        sample: subword regularisation (Kudo 2018): draw a segmentation with this temperature alpha instead of the
-        most probable one; used in pretraining only.
-        """
+    def encode(self, text):
+        """A text (or a list of texts) -> its ids without <s> and </s>."""
         if not isinstance(text, str):
-            return [self._ids(spm) for spm in self._spm([clean(t) for t in text], sample)]
-        return self._ids(self._spm(clean(text), sample))
+            return [self.xlmr_ids(spm) for spm in self.sp.encode([clean(t) for t in text])]
+        return self.xlmr_ids(self.sp.encode(clean(text)))
 
-    def _spm(self, text, sample):
-        if sample is None:
-            return self.sp.encode(text)
-        return self.sp.encode(text, enable_sampling=True, alpha=sample, nbest_size=-1)
-
-    def _ids(self, spm_ids):
+    def xlmr_ids(self, spm_ids):
+        """SentencePiece's ids -> XLM-R's."""
         return [i + FAIRSEQ_OFFSET if i != self.sp.unk_id() else UNK for i in spm_ids]
 
     def decode(self, ids):

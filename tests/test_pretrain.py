@@ -1,15 +1,20 @@
 """data_scripts/pretrain.py: its documents, its masking, and a run of a few steps that is interrupted and resumed."""
+import itertools
 import json
+import math
 import random
 import re
+import subprocess
 import sys
+from collections import Counter
 
 import pytest
 import torch
 
 from conftest import ROOT
 from minirosprompt.data import MINITOPICS
-from minirosprompt.weights import read_safetensors
+from minirosprompt.tokenizer import Tokenizer
+from minirosprompt.weights import POCKET, TOKENIZER_FILE, read_safetensors
 
 sys.path.insert(0, str(ROOT / "data_scripts"))
 import pretrain  # noqa: E402
@@ -51,6 +56,27 @@ def test_language_shares(world):
     drawn = [world.language(rng) for _ in range(4000)]
     assert abs(drawn.count("eng_Latn") / 4000 - world.share["eng_Latn"]) < 0.03
     assert all(world.language(rng, other_than="eng_Latn") != "eng_Latn" for _ in range(100))
+
+
+def test_subwords_are_drawn_with_their_probability_and_the_same_in_every_process():
+    """Against all 2^(n - 1) ways to cut a word, one by one."""
+    tokenizer = Tokenizer(POCKET / TOKENIZER_FILE)
+    draw, rng, text = world_module.Subwords(tokenizer, 0.3), random.Random(0), "the marathon, in Nairobi Ω"
+    word, weight = "▁teams", {}
+    for cuts in itertools.product([0, 1], repeat=len(word) - 1):
+        pieces = "".join(c + " " * cut for c, cut in zip(word, [*cuts, 0])).split(" ")
+        if all(piece in draw.score for piece in pieces):
+            weight[tuple(pieces)] = math.exp(0.3 * sum(draw.score[piece] for piece in pieces))
+    drawn = Counter(tuple(map(tokenizer.piece, draw("teams", rng))) for _ in range(4000))
+    assert set(drawn) <= set(weight) and len(drawn) > 4
+    assert all(drawn[cut] / 4000 == pytest.approx(w / sum(weight.values()), abs=0.025) for cut, w in weight.items())
+    assert world_module.Subwords(tokenizer, 99.0)(text, rng) == tokenizer.encode(text)  # so sharp that the best one is drawn
+    code = ("import sys, random; sys.path[:0] = ['.', 'data_scripts']; import world; from minirosprompt.tokenizer import Tokenizer; "
+            "draw, rng = world.Subwords(Tokenizer('minirosprompt/pocket/sentencepiece.bpe.model'), 0.3), random.Random(0); "
+            f"print([draw({text!r}, rng) for _ in range(50)])")
+    rng = random.Random(0)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str([draw(text, rng) for _ in range(50)])
 
 
 def test_masking():
