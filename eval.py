@@ -4,6 +4,7 @@
     python eval.py --run runs/NAME --data FOLDER --split dev         # any run, any data set
     python eval.py --labels "sports,politics,health" --text "Der Torwart hielt den Ball."
     python eval.py --labels labels.json --input texts.txt > scores.tsv   # one text a line
+    torchrun --nproc-per-node 4 -- eval.py --run runs/NAME           # the same, on four processes (GPUs, if there are)
 """
 import argparse
 import csv
@@ -17,8 +18,8 @@ from tqdm import tqdm
 
 from minirosprompt import UserError, metrics
 from minirosprompt.cli import Parser, names, nonnegative, run as run_script
-from minirosprompt.checkpoint import peak_memory, pick_device, read_json, write_json, writing
-from minirosprompt.data import data_folder, length_buckets, load_label_words, load_languages, load_split, write_row
+from minirosprompt.checkpoint import join, peak_memory, pick_device, shard, write_json, writing
+from minirosprompt.data import data_folder, length_buckets, load_label_words, load_languages, load_resource, load_split, write_row
 from minirosprompt.prompt import PromptedEncoder, Template, load_prompt, pad
 from minirosprompt.tokenizer import Tokenizer, clean
 from minirosprompt.verbalizer import Verbalizer
@@ -28,14 +29,19 @@ from minirosprompt.xlmr import XLMR
 
 @torch.inference_mode()
 def score(model, verbalizer, template, texts, batch_tokens=8192, progress=None):
-    """Scores of every class for every text: (N, C) on the CPU. Texts of like length go together, so little is padding."""
-    rows = template.encode(texts)
-    scores = torch.empty(len(rows), len(verbalizer.classes))
+    """Scores of every class for every text: (N, C) on the CPU. Texts of like length go together, so little is padding.
+
+    Under torchrun each of n processes takes every n-th bucket; all of them get all scores, the same as one would.
+    """
+    rows, (rank, ranks) = template.encode(texts), shard()
+    scores = torch.zeros(len(rows), len(verbalizer.classes))
     with tqdm(total=len(rows), desc=progress, unit="text", disable=progress is None, delay=1) as bar:
-        for bucket in length_buckets(rows, batch_tokens):
+        for bucket in length_buckets(rows, batch_tokens)[rank::ranks]:
             h = model(pad([rows[i] for i in bucket], verbalizer.rows.device))            # (B, D)
             scores[bucket] = verbalizer.scores(h).cpu()                                  # (B, C)
             bar.update(len(bucket))
+    if ranks > 1:
+        torch.distributed.all_reduce(scores)  # a sum in which all but one are 0
     if not torch.isfinite(scores).all():
         raise UserError("some scores are not finite numbers: the prompt or the encoder is damaged, or overflows (try --dtype float32)")
     return scores
@@ -120,14 +126,6 @@ def newest_run():
     return max(runs, key=lambda run: max(p.stat().st_mtime for p in run.glob("*/prompt.safetensors")))
 
 
-def load_resource(encoder):
-    """{lang: amount of pretraining text}: from languages.json in the encoder's folder, else XLM-R's own."""
-    path = encoder_folder(encoder) / "languages.json"
-    if path.exists():
-        return read_json(path)
-    return {lang: float(row["cc100_gib"]) for lang, row in load_languages().items() if row["cc100_gib"]}
-
-
 def report_by_class(folder, rows, resource):
     """Prints and writes (by_class.json) the accuracy on all classes, averaged over classes of languages."""
     known, seen, langs = load_languages(), metrics.resource_class(resource), {row["lang"] for row in rows}
@@ -162,6 +160,7 @@ def arguments(argv):
 
 def main(argv=None):
     args = arguments(argv)
+    join()
     device, dtype = pick_device(args.device, args.dtype)
     run = args.run or newest_run()
     paths = [run] if run.suffix == ".safetensors" else sorted(run.glob("*/prompt.safetensors"))
@@ -220,6 +219,8 @@ def main(argv=None):
         scores = {("hard", 0): reader.classify(texts, label_words, None)}
         for key, prompt in prompts.items():
             scores[key] = reader.classify(texts, label_words, prompt)
+        if shard()[0] > 0:
+            return  # process 0 reports
         folder = args.out or (run.parent if run.suffix else run) / f"eval-{args.split}"
         resource = load_resource(settings["encoder"])
         report_by_class(folder, report(folder, settings, examples, label_words, scores, resource, device), resource)

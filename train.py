@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from eval import Reader, load_resource, report, score
+from eval import Reader, report, score
 from minirosprompt import UserError
 from minirosprompt.cli import Parser, check_settings, names, nonnegative, positive, run as run_script, whole
 from minirosprompt.checkpoint import (environment, interrupts, load_state, pick_device, read_json, save_state, write_json,
                                       writing)
 from minirosprompt.data import (MINITOPICS_SEEN, MINITOPICS_SOURCE, balanced_batch, data_folder, few_shot,
-                                groups_of, load_label_words, load_split)
+                                groups_of, load_label_words, load_resource, load_split)
 from minirosprompt.dro import group_losses, update_log_q
 from minirosprompt.prompt import PromptedEncoder, init_prompt, load_prompt, pad, save_prompt
 

@@ -112,6 +112,22 @@ def pick_device(device, dtype):
     return torch.device(device), {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
 
 
+def join():
+    """Under torchrun: connects the processes, each with a GPU of its own if there are any; only the first one prints."""
+    if "LOCAL_RANK" in os.environ:
+        torch.distributed.init_process_group("gloo")  # what is exchanged lies on the CPU
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        if shard()[0] > 0:
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")
+
+
+def shard():
+    """-> (number of this process, how many there are): (0, 1) without torchrun."""
+    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if joined else (0, 1)
+
+
 def peak_memory(device):
     """The most memory in use so far, in bytes: of this process, or of its tensors on a GPU. None if the system does not say."""
     if device.type == "cuda":

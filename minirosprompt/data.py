@@ -12,7 +12,7 @@ from pathlib import Path
 from . import UserError
 from .checkpoint import read_json
 from .tokenizer import clean
-from .weights import POCKET
+from .weights import POCKET, encoder_folder
 
 MINITOPICS = POCKET / "minitopics"
 MINITOPICS_SEEN = ["sports", "food", "health", "education", "economy", "animals", "politics"]  # its other five are unseen
@@ -91,6 +91,14 @@ def load_languages():
     """
     with open(LANGUAGES, encoding="utf-8", newline="") as file:
         return {row.pop("code"): row for row in csv.DictReader(file, delimiter="\t")}
+
+
+def load_resource(encoder):
+    """{lang: amount of pretraining text}: from languages.json in the encoder's folder, else XLM-R's own."""
+    path = encoder_folder(encoder) / "languages.json"
+    if path.exists():
+        return read_json(path)
+    return {lang: float(row["cc100_gib"]) for lang, row in load_languages().items() if row["cc100_gib"]}
 
 
 def load_label_words(path, classes=None, languages=None):
