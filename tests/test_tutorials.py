@@ -1,0 +1,81 @@
+"""The notebooks run from top to bottom, their exercises can be solved, and their stored outputs are of their own code."""
+import hashlib
+import json
+import os
+import re
+
+import pytest
+
+from conftest import ROOT
+
+FOLDER = ROOT / "tutorials"
+NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+
+
+def solutions(name):
+    """The solved exercises of a notebook, in order."""
+    return (ROOT / "tests/tutorial_solutions" / f"{name}.py").read_text(encoding="utf-8").split("# ---\n")
+
+
+def cells(name):
+    """-> [(tags, source, outputs)] of the code cells"""
+    notebook = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+    return [(cell["metadata"].get("tags", []), "".join(cell["source"]), cell["outputs"]) for cell in notebook["cells"]
+            if cell["cell_type"] == "code"]
+
+
+def execute(name, monkeypatch, solutions):
+    """Runs the code cells in one namespace, with every exercise replaced by its solution. A wrong claim is an AssertionError."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    monkeypatch.chdir(FOLDER)
+    monkeypatch.syspath_prepend(FOLDER)
+    import matplotlib.pyplot as plt
+    import tutorial
+    monkeypatch.setattr(tutorial, "SHORT", bool(os.environ.get("TUTORIALS_SHORT")))
+    namespace, left = {"__name__": "__main__"}, list(solutions)
+    for i, (tags, source, _) in enumerate(cells(name)):
+        if "exercise" in tags:
+            source = left.pop(0)
+        exec(compile(source, f"{name}, code cell {i}", "exec"), namespace)
+        plt.close("all")
+    assert not left
+
+
+def test_all_seven_are_there():
+    assert [name[:2] for name in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05", "06"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_short(name, monkeypatch):
+    monkeypatch.setenv("TUTORIALS_SHORT", "1")
+    execute(name, monkeypatch, solutions(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_full(name, monkeypatch):
+    """With the claims that need all steps."""
+    monkeypatch.delenv("TUTORIALS_SHORT", raising=False)
+    execute(name, monkeypatch, solutions(name))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_outputs_are_of_this_code_and_fit_to_be_read_on_the_web(name):
+    path = FOLDER / f"{name}.ipynb"
+    notebook, found = json.loads(path.read_text(encoding="utf-8")), cells(name)
+    code = "\n\n".join(source for _, source, _ in found)
+    assert notebook["metadata"]["code_sha256"] == hashlib.sha256(code.encode()).hexdigest(), "stale: python tutorials/refresh.py"
+    assert path.stat().st_size <= 150_000
+    assert not re.search(r"/(home|root|tmp|Users)/", path.read_text(encoding="utf-8"))
+    assert any("image/png" in out.get("data", {}) for _, _, outputs in found for out in outputs)  # a plot at least
+    for tags, source, outputs in found:
+        errors = [out for out in outputs if out["output_type"] == "error"]
+        assert bool(errors) == ("checker" in tags), source  # a checker fails until its exercise is solved, and nothing else does
+    assert all("unsolved(" in source for tags, source, _ in found if "exercise" in tags)  # a task, not its solution
+    exercises, checkers = (sum(tag in tags for tags, _, _ in found) for tag in ("exercise", "checker"))
+    assert 2 <= exercises == checkers <= 3
+    text = "".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    for word in ("Goal", "Prerequisites", "Time", "Predict"):
+        assert word in text, word
+    assert sum("assert" in source for _, source, _ in found) >= 4
