@@ -68,7 +68,11 @@ def test_killed_and_resumed(train, run_script, tiny, colours, tmp_path, kills, s
     moments = [rng.uniform(0.3, 1) * whole for _ in range(kills)] + [("saving", rng.randint(0, 20)) for _ in range(saving)]
     for i, moment in enumerate(moments):
         run = tmp_path / "runs" / f"cut{i}"
-        killed_at(start(tiny, colours, tmp_path, *LONG, "--name", run.name), run, moment)
+        for _ in range(5):  # on a busy machine the moment may be missed
+            killed_at(start(tiny, colours, tmp_path, *LONG, "--name", run.name), run, moment)
+            if not isinstance(moment, tuple) or not (run / PROMPT).exists():
+                break
+            shutil.rmtree(run)
         middle += (run / LAST).exists() and not (run / PROMPT).exists()
         if (run / "config.json").exists():
             again = run_script("train.py", "--resume", f"runs/{run.name}")
