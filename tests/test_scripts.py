@@ -31,7 +31,7 @@ def test_train_then_eval(train, run_script, tiny, tmp_path):
     with open(run / "results.csv") as file:
         assert len(list(csv.DictReader(file))) == len(rows)
     config = json.loads((run / "config.json").read_text())
-    assert config["seen"] == ["red", "blue", "green"] and config["lr"] == 0.03 and config["steps"] == 20
+    assert config["seen"] == ["red", "blue", "green"] and config["lr"] == 0.01 and config["steps"] == 20
     assert json.loads((run / "env.json").read_text())["torch"] == torch.__version__
     with open(run / "soft-group-dro-0" / "log.csv") as file:
         log = list(csv.DictReader(file))
