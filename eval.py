@@ -20,7 +20,7 @@ from minirosprompt import UserError, metrics
 from minirosprompt.cli import Parser, names, nonnegative, run as run_script
 from minirosprompt.checkpoint import join, peak_memory, pick_device, shard, write_json, writing
 from minirosprompt.data import data_folder, length_buckets, load_label_words, load_languages, load_resource, load_split, write_row
-from minirosprompt.prompt import PromptedEncoder, Template, load_prompt, pad
+from minirosprompt.prompt import TOKENS_AT_ONCE, PromptedEncoder, Template, load_prompt, pad
 from minirosprompt.tokenizer import Tokenizer, clean
 from minirosprompt.verbalizer import Verbalizer
 from minirosprompt.weights import TOKENIZER_FILE, encoder_folder
@@ -28,16 +28,16 @@ from minirosprompt.xlmr import XLMR
 
 
 @torch.inference_mode()
-def score(model, verbalizer, template, texts, batch_tokens=8192, progress=None):
+def score(model, verbalizer, template, texts, progress=None):
     """Scores of every class for every text: (N, C) on the CPU. Texts of like length go together, so little is padding.
 
     Under torchrun each of n processes takes every n-th bucket; all of them get all scores, the same as one would.
     """
-    rows, (rank, ranks) = template.encode(texts), shard()
+    rows, (rank, ranks), device = template.encode(texts), shard(), verbalizer.rows.device
     scores = torch.zeros(len(rows), len(verbalizer.classes))
     with tqdm(total=len(rows), desc=progress, unit="text", disable=progress is None, delay=1) as bar:
-        for bucket in length_buckets(rows, batch_tokens)[rank::ranks]:
-            h = model(pad([rows[i] for i in bucket], verbalizer.rows.device))            # (B, D)
+        for bucket in length_buckets(rows, TOKENS_AT_ONCE[device.type])[rank::ranks]:
+            h = model(pad([rows[i] for i in bucket], device))                            # (B, D)
             scores[bucket] = verbalizer.scores(h).cpu()                                  # (B, C)
             bar.update(len(bucket))
     if ranks > 1:

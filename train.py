@@ -24,7 +24,7 @@ from minirosprompt.checkpoint import (environment, interrupts, load_state, pick_
 from minirosprompt.data import (MINITOPICS_SEEN, MINITOPICS_SOURCE, balanced_batch, data_folder, few_shot,
                                 groups_of, load_label_words, load_resource, load_split)
 from minirosprompt.dro import group_losses, update_log_q
-from minirosprompt.prompt import PromptedEncoder, init_prompt, load_prompt, pad, save_prompt
+from minirosprompt.prompt import PromptedEncoder, init_prompt, load_prompt, save_prompt
 
 METHOD = {"erm": "soft-erm", "group-dro": "soft-group-dro"}
 
@@ -147,7 +147,7 @@ def train(args, objective, seed, reader, label_words, shots, dev, folder, stop=(
     bar = tqdm(total=args.steps, initial=step, desc=f"{METHOD[objective]} seed {seed}", unit="step", delay=1)
     while step < args.steps and not stop:
         batch = balanced_batch(groups, G, args.batch_size, seed, step)
-        h = model(pad([rows[i] for i in batch], device))                         # (B, D)
+        h = model.read([rows[i] for i in batch])                                 # (B, D)
         scores = verbalizer.scores(h)                                            # (B, C)
         losses = F.cross_entropy(scores, gold[batch], reduction="none")             # (B,)
 

@@ -12,10 +12,12 @@ import torch
 import torch.nn as nn
 
 from . import UserError
+from .data import length_buckets
 from .tokenizer import BOS, EOS, PAD
 from .weights import read_safetensors, write_safetensors
 
 SLOT = -1  # stands in a list of ids where a soft prompt vector goes
+TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}  # in one pass, padding included: few enough for a CPU's caches, enough to fill a GPU
 
 
 class Template:
@@ -81,10 +83,16 @@ class PromptedEncoder(nn.Module):
         if self.prompt is not None:
             vectors = self.prompt.to(words.dtype).repeat(len(ids), 1)               # (B * P, D)
             words = words.masked_scatter((ids == SLOT)[..., None], vectors)         # row by row, in order
-        real = ids != PAD
         at = (ids == self.mask_id).int().argmax(1)                                  # (B,)
-        x = self.encoder(words, None if bool(real.all()) else real, at)             # (B, D)
+        x = self.encoder(words, ids != PAD, at)                                     # (B, D)
         return self.encoder.head_hidden(x).float()
+
+    def read(self, rows):
+        """Lists of ids, from Template.encode -> h (N, D), in their order. Rows of like length go together, so little is padding."""
+        device = self.encoder.word.weight.device
+        buckets = length_buckets(rows, TOKENS_AT_ONCE[device.type])
+        h = torch.cat([self(pad([rows[i] for i in bucket], device)) for bucket in buckets])    # (N, D), by length
+        return h[torch.tensor(sum(buckets, [])).argsort().to(device)]
 
 
 def init_prompt(mode, length, encoder, tokenizer, words, seed):

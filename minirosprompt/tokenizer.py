@@ -42,7 +42,8 @@ class Tokenizer:
 
     def xlmr_ids(self, spm_ids):
         """SentencePiece's ids -> XLM-R's."""
-        return [i + FAIRSEQ_OFFSET if i != self.sp.unk_id() else UNK for i in spm_ids]
+        unk = self.sp.unk_id()
+        return [i + FAIRSEQ_OFFSET if i != unk else UNK for i in spm_ids]
 
     def decode(self, ids):
         """Ids -> text. Special tokens are left out."""

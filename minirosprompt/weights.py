@@ -109,26 +109,18 @@ def write_safetensors(path, tensors, metadata=None):
 # ---- names: a bijection between Hugging Face's keys and ours ----------------------------------------------------------
 
 def key_map(layers):
-    """{Hugging Face key: (our key, part)}; part 0, 1, 2 are the query, key and value rows of a fused matrix."""
+    """{Hugging Face key: our key}, for every tensor of an XLM-R."""
     names = {"roberta.embeddings.word_embeddings.weight": "word.weight",
              "roberta.embeddings.position_embeddings.weight": "position.weight",
              "roberta.embeddings.token_type_embeddings.weight": "token_type.weight",
              "lm_head.bias": "head.bias"}
-    pairs = {"roberta.embeddings.LayerNorm": "embed_norm", "lm_head.dense": "head.dense",
-             "lm_head.layer_norm": "head.norm"}
-    fused = {}
+    pairs = {"roberta.embeddings.LayerNorm": "embed_norm", "lm_head.dense": "head.dense", "lm_head.layer_norm": "head.norm"}
     for n in range(layers):
-        theirs, ours = f"roberta.encoder.layer.{n}", f"layers.{n}"
-        pairs |= {f"{theirs}.attention.output.dense": f"{ours}.out",
-                  f"{theirs}.attention.output.LayerNorm": f"{ours}.attn_norm",
-                  f"{theirs}.intermediate.dense": f"{ours}.up",
-                  f"{theirs}.output.dense": f"{ours}.down",
-                  f"{theirs}.output.LayerNorm": f"{ours}.ffn_norm"}
-        for part, name in enumerate(("query", "key", "value")):
-            for kind in ("weight", "bias"):
-                fused[f"{theirs}.attention.self.{name}.{kind}"] = (f"{ours}.qkv.{kind}", part)
-    names |= {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in pairs.items() for kind in ("weight", "bias")}
-    return {theirs: (ours, None) for theirs, ours in names.items()} | fused
+        pairs |= {f"roberta.encoder.layer.{n}.{theirs}": f"layers.{n}.{ours}" for theirs, ours in (
+            ("attention.self.query", "query"), ("attention.self.key", "key"), ("attention.self.value", "value"),
+            ("attention.output.dense", "out"), ("attention.output.LayerNorm", "attn_norm"),
+            ("intermediate.dense", "up"), ("output.dense", "down"), ("output.LayerNorm", "ffn_norm"))}
+    return names | {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in pairs.items() for kind in ("weight", "bias")}
 
 
 def from_hugging_face(tensors, config, path):
@@ -148,21 +140,17 @@ def from_hugging_face(tensors, config, path):
         raise UserError(f"{path}: not an XLM-R of {config.layers} layers; missing: {missing}; unexpected: {unexpected}")
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in XLMR(config).state_dict().items()}
-    ours = {}
-    for theirs, (name, part) in names.items():
-        shape = shapes[name] if part is None else (shapes[name][0] // 3, *shapes[name][1:])
-        if tensors[theirs].shape != shape or not tensors[theirs].is_floating_point():
+    for theirs, name in names.items():
+        if tensors[theirs].shape != shapes[name] or not tensors[theirs].is_floating_point():
             raise UserError(f"{path}: {theirs} is {tensors[theirs].dtype} {tuple(tensors[theirs].shape)}, "
-                            f"config.json asks for floats {tuple(shape)}")
-        ours.setdefault(name, []).append(tensors[theirs].float())  # query, key, value come in this order
-    return {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in ours.items()}
+                            f"config.json asks for floats {tuple(shapes[name])}")
+    return {name: tensors[theirs].float() for theirs, name in names.items()}
 
 
 def to_hugging_face(state):
     """Our state dict -> theirs; the inverse of from_hugging_face."""
     layers = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("layers."))
-    return {theirs: state[ours] if part is None else state[ours].chunk(3)[part]
-            for theirs, (ours, part) in key_map(layers).items()}
+    return {theirs: state[ours] for theirs, ours in key_map(layers).items()}
 
 
 # ---- whole encoders ---------------------------------------------------------------------------------------------------

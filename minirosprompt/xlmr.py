@@ -9,6 +9,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from .linear import Linear
 from .tokenizer import PAD
 
 
@@ -33,11 +34,11 @@ class Layer(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
         self.heads = c.heads
-        self.qkv = nn.Linear(c.width, 3 * c.width)  # query, key, value in one product
-        self.out = nn.Linear(c.width, c.width)
+        self.query, self.key, self.value = (Linear(c.width, c.width) for _ in range(3))
+        self.out = Linear(c.width, c.width)
         self.attn_norm = nn.LayerNorm(c.width, c.eps)
-        self.up = nn.Linear(c.width, c.ffn)
-        self.down = nn.Linear(c.ffn, c.width)
+        self.up = Linear(c.width, c.ffn)
+        self.down = Linear(c.ffn, c.width)
         self.ffn_norm = nn.LayerNorm(c.width, c.eps)
 
     def split(self, x):
@@ -45,13 +46,10 @@ class Layer(nn.Module):
 
     def forward(self, x, mask, at=None):
         """x: (B, T, D); mask: (B, 1, 1, T) True where a real token is, or None; at: (B,) positions, or None."""
-        D = x.shape[-1]
-        if at is None:
-            q, k, v = self.qkv(x).split(D, dim=-1)                                # 3 x (B, T, D)
-        else:  # keys and values everywhere, everything else at one position only
-            k, v = F.linear(x, self.qkv.weight[D:], self.qkv.bias[D:]).split(D, dim=-1)
+        k, v = self.key(x), self.value(x)                                         # (B, T, D)
+        if at is not None:  # keys and values everywhere, everything else at one position only
             x = x[torch.arange(len(x), device=x.device), at][:, None]             # (B, 1, D)
-            q = F.linear(x, self.qkv.weight[:D], self.qkv.bias[:D])               # (B, 1, D)
+        q = self.query(x)                                                         # (B, T, D), or (B, 1, D)
         a = F.scaled_dot_product_attention(self.split(q), self.split(k), self.split(v), attn_mask=mask)
         a = a.transpose(1, 2).flatten(2)                                          # (B, H, T, D/H) -> (B, T, D)
         x = self.attn_norm(x + self.out(a))
@@ -63,7 +61,7 @@ class Head(nn.Module):
 
     def __init__(self, c: Config):
         super().__init__()
-        self.dense = nn.Linear(c.width, c.width)
+        self.dense = Linear(c.width, c.width)
         self.norm = nn.LayerNorm(c.width, c.eps)
         self.bias = nn.Parameter(torch.zeros(c.vocab_size))
 

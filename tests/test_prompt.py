@@ -3,7 +3,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minirosprompt import UserError
-from minirosprompt.prompt import SLOT, PromptedEncoder, Template, fingerprint, init_prompt, load_prompt, pad, save_prompt
+from minirosprompt.prompt import SLOT, TOKENS_AT_ONCE, PromptedEncoder, Template, fingerprint, init_prompt, load_prompt, pad, save_prompt
 from conftest import random_encoder
 from minirosprompt.verbalizer import Verbalizer
 from minirosprompt.xlmr import Config, XLMR
@@ -50,6 +50,23 @@ def test_prompt_vectors_stand_where_the_slots_are(encoder, tokenizer):
         hard = PromptedEncoder(encoder, tokenizer.mask)
         h = soft(pad(Template(pattern, tokenizer, len(words), 64).encode(texts)))
         torch.testing.assert_close(h, hard(pad(Template(pattern, tokenizer, "red sea", 64).encode(texts))), atol=1e-5, rtol=0)
+
+
+def test_read_is_forward_in_the_order_of_the_rows(encoder, tokenizer, monkeypatch):
+    """Whatever the batches: states and the prompt's gradient are those of all rows padded to the longest."""
+    rows = Template("{prompt} {text} {mask}", tokenizer, 2, 64).encode("apple " * n for n in (9, 1, 30, 2, 9, 4))
+    found = []
+    for tokens in (1, 40, 10**6):  # each row alone; some together; all
+        monkeypatch.setitem(TOKENS_AT_ONCE, "cpu", tokens)
+        model = PromptedEncoder(encoder, tokenizer.mask, encoder.word.weight[:2])
+        h = model.read(rows)
+        h.square().sum().backward()
+        found.append((h, model.prompt.grad))
+    model = PromptedEncoder(encoder, tokenizer.mask, encoder.word.weight[:2])
+    h = model(pad(rows))
+    h.square().sum().backward()
+    for some in found:
+        torch.testing.assert_close(some, (h, model.prompt.grad), atol=1e-4, rtol=1e-4)
 
 
 def test_gradient_of_the_prompt_by_finite_differences(tokenizer):

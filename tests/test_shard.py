@@ -36,15 +36,16 @@ def test_two_processes_find_what_one_finds(run_script, tiny, colours, tmp_path):
 def test_every_process_takes_its_share(tiny, colours, encoder, tokenizer, monkeypatch):
     """Buckets are dealt out: none twice, none left, and the sum of the processes' scores is the score of one."""
     import eval as evaluation
-    from minirosprompt.prompt import PromptedEncoder, Template
+    from minirosprompt.prompt import TOKENS_AT_ONCE, PromptedEncoder, Template
     from minirosprompt.verbalizer import Verbalizer
     template = Template("{mask} {text}", tokenizer, 0, encoder.config.max_tokens)
     verbalizer = Verbalizer(encoder, tokenizer, {"a": ["apple"], "b": ["sky"]}, k=2)
     model, texts = PromptedEncoder(encoder, tokenizer.mask), ["sky " * (n % 7 + 1) for n in range(40)]
-    whole, parts, seen = evaluation.score(model, verbalizer, template, texts, 32), [], []
+    monkeypatch.setitem(TOKENS_AT_ONCE, "cpu", 32)
+    whole, parts, seen = evaluation.score(model, verbalizer, template, texts), [], []
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda scores: seen.append(scores.clone()))
     for rank in range(3):
         monkeypatch.setattr(evaluation, "shard", lambda rank=rank: (rank, 3))
-        parts.append(evaluation.score(model, verbalizer, template, texts, 32))
+        parts.append(evaluation.score(model, verbalizer, template, texts))
     assert torch.equal(sum(parts), whole) and all(((p == 0).all(1) | (p == whole).all(1)).all() for p in parts)
     assert len(seen) == 3 and all(0 < (p != 0).any(1).sum() < 40 for p in parts)

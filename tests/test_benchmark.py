@@ -1,0 +1,66 @@
+"""benchmarks/speed.py: its counts against PyTorch's own, and that it runs and compares like with like."""
+import json
+import sys
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from conftest import ROOT
+
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import speed  # noqa: E402
+from minirosprompt.xlmr import Config, XLMR  # noqa: E402
+
+
+def counted(c, rows, C, train):
+    """FLOPs that PyTorch counts in our code, text by text (no padding), in the products and in attention."""
+    encoder = XLMR(c).requires_grad_(False).eval()
+    ours, labels, total = speed.Ours(encoder, encoder.word.weight[4:4 + speed.P]), speed.Labels(C, encoder), 0
+    for row in rows:
+        # attention as plain products: the counter does not know the CPU's fused one
+        with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(train), sdpa_kernel(SDPBackend.MATH):
+            scores = ours.train_scores([row], labels)
+            if train:
+                scores.sum().backward()
+        total += counter.get_total_flops()
+    return total
+
+
+def test_flops_are_those_that_pytorch_counts(monkeypatch):
+    import minirosprompt.linear
+    monkeypatch.setattr(minirosprompt.linear, "AS_CONVOLUTION", False)
+    c = Config(vocab_size=100, width=32, layers=3, heads=4, ffn=48, positions=60)
+    lengths = [7, 20, 41]
+    rows = speed.random_rows(lengths, c)
+    assert [len(row) for row in rows] == lengths
+    D = c.width
+    assert counted(c, rows, 5, False) == speed.flops(c, lengths, 5)
+    # In training autograd goes back to every position of the first layer's queries, keys and values; the P prompt's would do.
+    more = sum(2 * n * 3 * D * D for n in lengths)
+    assert counted(c, rows, 5, True) == speed.flops(c, lengths, 5, train=True) + more
+
+
+def test_lengths_are_sib200s():
+    """Their mean, 45.1 pieces and three tokens, was counted over all 41,820 texts."""
+    lengths = speed.sib_lengths(1000, Config())
+    assert len(lengths) == 1000 and min(lengths) >= 7 and max(lengths) <= 428 and abs(sum(lengths) / 1000 - 48.1) < 1
+    assert max(speed.sib_lengths(1000, speed.CONFIGS["pocket"])) == 128 - speed.P
+
+
+def test_it_runs_and_the_scores_agree(run_script, tmp_path):
+    done = run_script("benchmarks/speed.py", "--encoder", "pocket", "--repeats", 1, "--texts", 4, "--only", "train", "score", "tokenise", "scale",
+                      "--out", tmp_path / "speed.json", "--work", tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "speed.json").read_text())
+    rows = {row["case"]: row for row in found["rows"]}
+    for case in ("train, 8 texts, SIB-200 lengths", "train, 32 texts, SIB-200 lengths", "score, 60 labels, SIB-200 lengths", "score, 14 labels, 32 tokens"):
+        row = rows[case]
+        assert row["ours"]["median"] > 0 and row["peft"]["ratio"] > 0 and 0 < row["share"]
+        assert all(0 <= d < 1e-4 for d in row["max abs difference"].values())
+    assert rows["tokenise 2880 texts, in one call"]["transformers"]["ratio"] > 0
+    assert rows["forecast: SIB-200's test split"]["seconds"] > 0 and found["about"]["encoder"] == "pocket"
+    assert "score, 60 labels" in done.stdout and "differ by" in done.stdout
