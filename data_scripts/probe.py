@@ -16,7 +16,7 @@ from minirosprompt import UserError
 from minirosprompt.checkpoint import pick_device
 from minirosprompt.cli import Parser, run as run_script
 from minirosprompt.data import length_buckets, load_split
-from minirosprompt.prompt import Template, pad
+from minirosprompt.prompt import TOKENS_AT_ONCE, Template, pad
 from minirosprompt.tokenizer import PAD, Tokenizer
 from minirosprompt.weights import TOKENIZER_FILE, encoder_folder
 from minirosprompt.xlmr import XLMR
@@ -26,7 +26,7 @@ from minirosprompt.xlmr import XLMR
 def mean_states(encoder, rows, device):
     """rows: lists of ids -> (N, D) mean of the last hidden states over the real tokens."""
     states = torch.empty(len(rows), encoder.config.width)
-    for bucket in length_buckets(rows, 8192):
+    for bucket in length_buckets(rows, TOKENS_AT_ONCE[torch.device(device).type]):
         ids = pad([rows[i] for i in bucket], device)                               # (B, T)
         real = ids != PAD
         x = encoder(encoder.word(ids), real) * real[..., None]                     # (B, T, D)
