@@ -1,6 +1,6 @@
 """Train a soft prompt for a frozen XLM-R with group DRO, and test it on classes and languages it has never seen.
 
-    python train.py                                             # pocket encoder, MiniTopics, about a minute on 2 cores
+    python train.py                                             # pocket encoder, MiniTopics, a minute or less on 2 cores
     python train.py --seeds 0 1 2 3 4                           # mean ± sd over five seeds
     python train.py --objective group-dro --group-by lang,label --eta 0.3
     python train.py --encoder xlm-roberta-base --data data/sib200 --source eng_Latn --seen sports,health

@@ -2,8 +2,9 @@
 
 PyTorch hands a float32 matrix product to Intel's MKL, which leaves half of what a new AMD processor can do unused, and a
 convolution to oneDNN, which does not. A linear layer is a convolution with a window of one token: so written, on such
-processors, an XLM-R base computes the same sums in half the time (RESULTS.md, "Speed and memory"). Everywhere else, and
-for pocket's small matrices, this is PyTorch's own linear.
+processors, an XLM-R base computes the same sums in half the time (RESULTS.md, "Speed and memory"). Everywhere else this is
+PyTorch's own linear; also for matrices as small as pocket's, which would gain a tenth to a fifth: its results should not depend on the
+maker of the processor.
 """
 import platform
 from pathlib import Path
@@ -21,11 +22,12 @@ def new_amd():
 
 
 AS_CONVOLUTION = new_amd()
+SMALL = 100_000  # entries of a weight; pocket's largest has 65,536, XLM-R base's smallest 589,824
 
 
 def linear(x, weight, bias):
     """x: (..., in), weight: (out, in), bias: (out,) -> (..., out)"""
-    if not AS_CONVOLUTION or x.is_cuda or x.dtype != torch.float32 or weight.numel() < 250_000:
+    if not AS_CONVOLUTION or x.is_cuda or x.dtype != torch.float32 or weight.numel() < SMALL:
         return F.linear(x, weight, bias)
     pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)                  # (1, in, 1, N), nothing is copied
     y = F.conv2d(pixels, weight[:, :, None, None], bias)                          # (1, out, 1, N)
@@ -33,5 +35,7 @@ def linear(x, weight, bias):
 
 
 class Linear(nn.Linear):
+    """nn.Linear by way of linear()."""
+
     def forward(self, x):
         return linear(x, self.weight, self.bias)

@@ -17,7 +17,7 @@ from .tokenizer import BOS, EOS, PAD
 from .weights import read_safetensors, write_safetensors
 
 SLOT = -1  # stands in a list of ids where a soft prompt vector goes
-TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}  # in one pass, padding included: few enough for a CPU's caches, enough to fill a GPU
+TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}  # in one pass, padding included; cpu: the fastest measured (RESULTS.md), cuda: a guess
 
 
 class Template:

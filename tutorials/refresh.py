@@ -1,6 +1,6 @@
 """Run the notebooks and store their outputs, without anything that differs from run to run.
 
-    python tutorials/refresh.py                       # all of them, about ten minutes on 2 cores (pip install -r tutorials/requirements.txt)
+    python tutorials/refresh.py                       # all of them, two to ten minutes on 2 cores (pip install -r tutorials/requirements.txt)
     python tutorials/refresh.py tutorials/05_*.ipynb  # some
 
 A second run leaves no diff. The hash of the code cells is stored with the outputs; tests/test_tutorials.py compares it, so code that
