@@ -1,4 +1,5 @@
 """Files that survive a crash, checkpoints that resume to the bit, and what a run needs to be repeatable."""
+import atexit
 import hashlib
 import io
 import json
@@ -116,6 +117,7 @@ def join():
     """Under torchrun: connects the processes, each with a GPU of its own if there are any; only the first one prints."""
     if "LOCAL_RANK" in os.environ:
         torch.distributed.init_process_group("gloo")  # what is exchanged lies on the CPU
+        atexit.register(torch.distributed.destroy_process_group)  # its threads must end before Python does, or may abort the process
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         if shard()[0] > 0:
