@@ -277,11 +277,11 @@ def memory_of(args, name, work):
     print(peak_memory(one.device))
 
 
-def tokenise_rows(bench, folder):
+def tokenise_rows(bench, ours, folder):
     """Ours beside transformers' tokenizer, from the same SentencePiece model, on MiniTopics: two sentences are as long as a SIB-200 text."""
     sentences = [e.text for split in ("train", "dev", "test") for e in load_split("minitopics", split)]
     texts = [" ".join(two) for two in zip(sentences[::2], sentences[1::2])]
-    ours, theirs = Tokenizer(folder / TOKENIZER_FILE), transformers.AutoTokenizer.from_pretrained(folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
     assert [[BOS, *ids, EOS] for ids in ours.encode(texts)] == theirs(texts)["input_ids"]
     bench(f"tokenise {len(texts)} texts, in one call", {"ours": lambda: ours.encode(texts), "transformers": lambda: theirs(texts)})
     bench("tokenise them one by one", {"ours": lambda: [ours.encode(text) for text in texts],
@@ -332,7 +332,7 @@ def main():
     args = p.parse_args()
     if args.memory_of:
         return memory_of(args, *args.memory_of)
-    config, (device, dtype) = CONFIGS[args.encoder], pick_device(args.device, args.dtype)
+    config, (device, dtype), tokenizer = CONFIGS[args.encoder], pick_device(args.device, args.dtype), Tokenizer(args.tokenizer / TOKENIZER_FILE)
     about = environment(device) | {"processor": processor(), "encoder": args.encoder, "dtype": args.dtype, "P": P, "repeats": args.repeats,
                                    "transformers": transformers.__version__, "peft": peft.__version__}
     print(", ".join(f"{key} {value}" for key, value in about.items()), "\n", flush=True)
@@ -342,7 +342,7 @@ def main():
     if "memory" in args.only:  # first: on Linux the peak of a process counts for those that it starts
         bench.rows += memory(args)
     if "tokenise" in args.only:
-        tokenise_rows(bench, args.tokenizer)
+        tokenise_rows(bench, tokenizer, args.tokenizer)
     encoder, made = build(args)
     if "train" in args.only:
         train_rows(bench, config, encoder, made, lengths)
