@@ -216,9 +216,8 @@ def main(argv=None):
         if not examples:
             raise UserError(f"{settings['data']}: the {args.split} split has no text of the classes {', '.join(label_words)}")
         texts = [e.text for e in examples]
-        scores = {("hard", 0): reader.classify(texts, label_words, None)}
-        for key, prompt in prompts.items():
-            scores[key] = reader.classify(texts, label_words, prompt)
+        prompts = {("hard", 0): None} | prompts
+        scores = {key: reader.classify(texts, label_words, prompt) for key, prompt in prompts.items()}
         if shard()[0] > 0:
             return  # process 0 reports
         folder = args.out or (run.parent if run.suffix else run) / f"eval-{args.split}"
