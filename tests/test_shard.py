@@ -43,7 +43,7 @@ def test_two_processes_find_what_one_finds(run_script, tiny, colours, tmp_path):
 
 
 def test_processes_part_before_python_ends():
-    """A thread of gloo that still holds a tensor while Python shuts down aborts the process: about one time in a hundred."""
+    """A thread of gloo that still holds a tensor while Python shuts down aborts the process: less than one time in a hundred."""
     code = ("import atexit, torch; from minirosprompt.checkpoint import join; "
             "atexit.register(lambda: print('joined' if torch.distributed.is_initialized() else 'parted')); "  # called after join's own
             "join(); torch.distributed.all_reduce(torch.ones(2))")
