@@ -332,7 +332,8 @@ def main():
     args = p.parse_args()
     if args.memory_of:
         return memory_of(args, *args.memory_of)
-    config, (device, dtype), tokenizer = CONFIGS[args.encoder], pick_device(args.device, args.dtype), Tokenizer(args.tokenizer / TOKENIZER_FILE)
+    config, (device, dtype) = CONFIGS[args.encoder], pick_device(args.device, args.dtype)
+    tokenizer = Tokenizer(args.tokenizer / TOKENIZER_FILE)  # now, so that a wrong folder is not found out after minutes
     about = environment(device) | {"processor": processor(), "encoder": args.encoder, "dtype": args.dtype, "P": P, "repeats": args.repeats,
                                    "transformers": transformers.__version__, "peft": peft.__version__}
     print(", ".join(f"{key} {value}" for key, value in about.items()), "\n", flush=True)

@@ -1,10 +1,10 @@
 """x W^T + b through the faster of PyTorch's two CPU libraries.
 
-PyTorch hands a float32 matrix product to Intel's MKL, which leaves half of what a new AMD processor can do unused, and a
-convolution to oneDNN, which does not. A linear layer is a convolution with a window of one token: so written, on such
+PyTorch hands a float32 matrix product to Intel's MKL, which leaves half of what an AMD processor with AVX-512 can do unused,
+and a convolution to oneDNN, which does not. A linear layer is a convolution with a window of one token: so written, on such
 processors, an XLM-R base computes the same sums in half the time (RESULTS.md, "Speed and memory"). Everywhere else this is
-PyTorch's own linear; also for matrices as small as pocket's, which would gain a tenth to a fifth: its results should not depend on the
-maker of the processor.
+PyTorch's own linear. So it is for matrices as small as pocket's, which would gain a tenth to a fifth: pocket's results should
+not depend on the maker of the processor.
 """
 import platform
 from pathlib import Path

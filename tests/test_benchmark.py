@@ -64,3 +64,9 @@ def test_it_runs_and_the_scores_agree(run_script, tmp_path):
     assert rows["tokenise 1440 texts, in one call"]["transformers"]["ratio"] > 0
     assert rows["forecast: SIB-200's test split"]["seconds"] > 0 and found["about"]["encoder"] == "pocket"
     assert "score, 60 labels" in done.stdout and "differ by" in done.stdout
+
+
+def test_a_wrong_tokenizer_is_refused_before_anything_runs(run_script, tmp_path):
+    done = run_script("benchmarks/speed.py", "--tokenizer", tmp_path, "--work", tmp_path / "work")
+    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (2, "", [])
+    assert "sentencepiece.bpe.model: no such file" in done.stderr and done.stderr.count("\n") == 1
