@@ -25,15 +25,15 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from eval import score
-from minirosprompt.checkpoint import environment, peak_memory, pick_device, write_json
-from minirosprompt.cli import Parser, positive, run as run_script
+from minirosprompt.classifier import score_sequences
+from minirosprompt.io.files import write_json
+from minirosprompt.io.runtime import environment, peak_memory, pick_device
+from minirosprompt.io.cli import Parser, positive, run as run_script
 from minirosprompt.data import load_split
 from minirosprompt.linear import linear
-from minirosprompt.prompt import PromptedEncoder, SLOT, pad
+from minirosprompt.prompt import PromptedEncoder, pad
 from minirosprompt.tokenizer import BOS, EOS, PAD, Tokenizer
-from minirosprompt.weights import POCKET, TOKENIZER_FILE, save_encoder
+from minirosprompt.io.weights import POCKET, TOKENIZER_FILE, save_encoder
 from minirosprompt.xlmr import Config, XLMR
 
 try:
@@ -87,16 +87,14 @@ class Ours:
         self.weight = self.model.prompt
 
     def rows(self, rows):
-        return rows if self.weight is None else [[SLOT] * P + row for row in rows]
+        V = self.model.mask_id + 1  # prompt vectors have the virtual ids after <mask>
+        return rows if self.weight is None else [[*range(V, V + P), *row] for row in rows]
 
     def train_scores(self, rows, labels):
         return labels.scores(self.model.read(self.rows(rows)))
 
     def score(self, rows, labels):
-        return score(self.model, labels, self, rows)
-
-    def encode(self, rows):  # stands where eval.score expects a Template: the texts are ids already
-        return self.rows(rows)
+        return score_sequences(self.model, labels, self.rows(rows))
 
 
 class Theirs:

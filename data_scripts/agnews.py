@@ -7,9 +7,9 @@ There is no dev split: every hundredth training text is taken for it.
 import html
 import re
 
-from common import arguments, build, fetch, read_rows
+from data_scripts.common import arguments, build, fetch, read_rows
 from minirosprompt import UserError
-from minirosprompt.cli import run as run_script
+from minirosprompt.io.cli import run as run_script
 
 URL = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv"
 FILES = {"train.csv": (29470338, "76a0a2d2f92b286371fe4d4044640910a04a803fdd2538e0f3f29a5c6f6b672e"),

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from minirosprompt import UserError
-from minirosprompt.checkpoint import write_json, writing
-from minirosprompt.cli import Parser, names, positive
-from minirosprompt.data import load_languages, write_row
-from minirosprompt.download import download
+from minirosprompt.io.files import write_json, writing
+from minirosprompt.io.cli import Parser, names, positive
+from minirosprompt.io.files import write_row
+from minirosprompt.languages import load_languages
+from minirosprompt.io.download import download
 
 SPLITS = ("train", "dev", "test")
 MOST = 2**30  # bytes that are read from any one file of an archive

@@ -8,9 +8,9 @@ There is no dev split: every hundredth training text is taken for it.
 import csv
 import io
 
-from common import arguments, build, fetch, members
+from data_scripts.common import arguments, build, fetch, members
 from minirosprompt import UserError
-from minirosprompt.cli import run as run_script
+from minirosprompt.io.cli import run as run_script
 
 URL = "https://s3.amazonaws.com/fast-ai-nlp"
 ARCHIVE = {"dbpedia_csv.tgz": (68341743, "42db5221ddedddb673a4cabcc5f3a7d869714c878bcfe4ba94b29d14aa38e417")}

@@ -10,10 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from minirosprompt.cli import Parser, run as run_script
+from minirosprompt.io.cli import Parser, run as run_script
 from minirosprompt.tokenizer import Tokenizer
-from minirosprompt.weights import TOKENIZER_FILE, encoder_folder, load_encoder
+from minirosprompt.classifier import load_encoder
+from minirosprompt.io.weights import TOKENIZER_FILE, encoder_folder
 
 
 def main():

@@ -3,8 +3,8 @@
     python data_scripts/masakhanews.py
     python data_scripts/masakhanews.py --languages swh_Latn,yor_Latn
 """
-from common import SPLITS, arguments, build, fetch, read_rows
-from minirosprompt.cli import run as run_script
+from data_scripts.common import SPLITS, arguments, build, fetch, read_rows
+from minirosprompt.io.cli import run as run_script
 
 URL = "https://raw.githubusercontent.com/masakhane-io/masakhane-news/main/data"
 LANGUAGES = {"amh_Ethi": "amh", "eng_Latn": "eng", "fra_Latn": "fra", "hau_Latn": "hau", "ibo_Latn": "ibo", "lin_Latn": "lin",

@@ -5,9 +5,9 @@
 """
 import json
 
-from common import arguments, build, fetch, members
+from data_scripts.common import arguments, build, fetch, members
 from minirosprompt import UserError
-from minirosprompt.cli import run as run_script
+from minirosprompt.io.cli import run as run_script
 
 URL = "https://amazon-massive-nlu-dataset.s3.amazonaws.com"
 ARCHIVE = {"amazon-massive-dataset-1.1.tar.gz": (40251390, "4cba5faa11c71437928e17cb1b9b3d8b8e727e7ea363a3a9a8045e19c0491577")}

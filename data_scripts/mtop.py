@@ -3,9 +3,9 @@
     python data_scripts/mtop.py                                       # 8.6 MB
     python data_scripts/mtop.py --languages eng_Latn,tha_Thai
 """
-from common import arguments, build, fetch, members
+from data_scripts.common import arguments, build, fetch, members
 from minirosprompt import UserError
-from minirosprompt.cli import run as run_script
+from minirosprompt.io.cli import run as run_script
 
 URL = "https://dl.fbaipublicfiles.com/mtop"
 ARCHIVE = {"mtop.zip": (None, "0c086500aed2ed48d3df383c91664b152e4a46e2adef6a635fa16d508ebaec0b")}

@@ -4,9 +4,9 @@
     python data_scripts/sib200.py --languages eng_Latn,swh_Latn
     python data_scripts/sib200.py --source FOLDER                     # from FOLDER/eng_Latn/train.tsv and so on
 """
-from common import SPLITS, arguments, build, fetch, read_rows
-from minirosprompt.cli import run as run_script
-from minirosprompt.data import load_languages
+from data_scripts.common import SPLITS, arguments, build, fetch, read_rows
+from minirosprompt.io.cli import run as run_script
+from minirosprompt.languages import load_languages
 
 URL = "https://raw.githubusercontent.com/dadelani/sib-200/593cea88519930f776c1a4a1980b6a35b39dca57/data/annotated"
 CONCEPTS = {"science/technology": ["science", "technology"], "travel": ["travel", "tourism"],

@@ -4,8 +4,8 @@
 """
 import csv
 
-from common import SPLITS, arguments, build, fetch, read_rows
-from minirosprompt.cli import run as run_script
+from data_scripts.common import SPLITS, arguments, build, fetch, read_rows
+from minirosprompt.io.cli import run as run_script
 
 URL = "https://raw.githubusercontent.com/cisnlp/Taxi1500/main/eng_data"
 CONCEPTS = {"Recommendation": ["recommendation", "advice"], "Faith": ["faith", "religion"],

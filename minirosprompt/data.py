@@ -1,66 +1,40 @@
 """Labelled texts from TSV files, few-shot samples, and batches.
 
-A data folder holds train.tsv, dev.tsv and test.tsv (or one sentences.tsv with a column `split`), each with a header and
-the columns id, text, label, lang and whatever else there is (`domain`), read as quoted CSV with tabs; and labels.json,
-{class: {language: [label words]}}.
+A data folder holds train.tsv, dev.tsv and test.tsv (or one sentences.tsv with a column `split`).
+Each has a header and the columns id, text, label, lang and whatever else there is (`domain`), and
+is read as quoted CSV with tabs. And it holds labels.json, {class: {language: [label words]}}.
 """
-import csv
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import UserError
-from .checkpoint import read_json
-from .tokenizer import clean
-from .weights import POCKET, encoder_folder
+from .io.files import clean, read_json, read_tsv
+from .io.weights import POCKET
 
 MINITOPICS = POCKET / "minitopics"
-MINITOPICS_SEEN = ["sports", "food", "health", "education", "economy", "animals", "politics"]  # its other five are unseen
-MINITOPICS_SOURCE = ["eng_Latn", "spa_Latn", "rus_Cyrl", "zho_Hans"]                          # its other eight are targets
-LANGUAGES = Path(__file__).parent / "languages.tsv"
+# The other five of its classes are unseen, the other eight of its languages are targets.
+MINITOPICS_SEEN = ["sports", "food", "health", "education", "economy", "animals", "politics"]
+MINITOPICS_SOURCE = ["eng_Latn", "spa_Latn", "rus_Cyrl", "zho_Hans"]
 COLUMNS = ("id", "text", "label", "lang")
-csv.field_size_limit(10**8)
 
 
 @dataclass(frozen=True)
 class Example:
-    id: str
+    """A text, and what is known of it."""
     text: str
-    label: str
-    lang: str
-    row: dict  # every column, for grouping by others
+    label: str = ""   # its class
+    lang: str = ""
+    id: str = ""      # translations of one sentence share it
+    columns: dict = field(default_factory=dict)  # every column of its row, to group by
 
 
-def read_tsv(path):
-    """-> list of Examples. Raises UserError with file and line for a missing column, a short row or an empty file."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t")
-            header = reader.fieldnames or []
-            missing = [c for c in COLUMNS if c not in header]
-            if missing:
-                raise UserError(f"{path}: line 1: no column {', '.join(missing)} (columns: {', '.join(header) or 'none'})")
-            examples = []
-            for row in reader:
-                if None in row or None in row.values():
-                    raise UserError(f"{path}: line {reader.line_num}: {len(header)} columns expected")
-                empty = [c for c in COLUMNS if not row[c].strip()]
-                if empty:
-                    raise UserError(f"{path}: line {reader.line_num}: {', '.join(empty)} is empty")
-                examples.append(Example(*(row[c] for c in COLUMNS), row))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a UTF-8 TSV file ({error})") from None
-    if not examples:
-        raise UserError(f"{path}: no rows")
-    return examples
+# ---- files ---------------------------------------------------------------------------------------
 
-
-def write_row(file, cells):
-    """One row of a TSV that csv reads back as it was: its writer does not quote a lone carriage return, its reader stumbles there."""
-    quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in cells) else csv.QUOTE_MINIMAL
-    csv.writer(file, delimiter="\t", lineterminator="\n", quoting=quoting).writerow(cells)
+def read_examples(path):
+    """A TSV file -> list of Examples. Raises UserError with file and line (io/files.py)."""
+    rows = read_tsv(path, COLUMNS)
+    return [Example(row["text"], row["label"], row["lang"], row["id"], row) for row in rows]
 
 
 def data_folder(name_or_path):
@@ -71,77 +45,126 @@ def data_folder(name_or_path):
 def load_split(name_or_path, split):
     """-> the Examples of "train", "dev" or "test" of a data folder (or of "minitopics")."""
     folder = data_folder(name_or_path)
-    path, all_splits = folder / f"{split}.tsv", folder / "sentences.tsv"
+    path = folder / f"{split}.tsv"
+    all_splits = folder / "sentences.tsv"
     if path.exists() or not all_splits.exists():
-        return read_tsv(path)
-    examples = read_tsv(all_splits)
-    if "split" not in examples[0].row:
+        return read_examples(path)
+    examples = read_examples(all_splits)
+    if "split" not in examples[0].columns:
         raise UserError(f"{all_splits}: line 1: no column split")
-    examples = [e for e in examples if e.row["split"] == split]
+    examples = [e for e in examples if e.columns["split"] == split]
     if not examples:
         raise UserError(f"{all_splits}: no row with split {split}")
     return examples
 
 
-def load_languages():
-    """-> {code: {name, script, family, xlmr, cc100_gib, pocket}} of SIB-200's languages and a few more.
-
-    cc100_gib: size of the language's part of CC-100, which XLM-R was pretrained on (Conneau et al. 2020, table 6); xlmr:
-    "high" or "low" for the upper and lower half by that size, "no" if XLM-R has not seen the language.
-    """
-    with open(LANGUAGES, encoding="utf-8", newline="") as file:
-        return {row.pop("code"): row for row in csv.DictReader(file, delimiter="\t")}
-
-
-def load_resource(encoder):
-    """{lang: amount of pretraining text}: from languages.json in the encoder's folder, else XLM-R's own."""
-    path = encoder_folder(encoder) / "languages.json"
-    if path.exists():
-        return read_json(path)
-    return {lang: float(row["cc100_gib"]) for lang, row in load_languages().items() if row["cc100_gib"]}
-
-
 def load_label_words(path, classes=None, languages=None):
-    """labels.json -> {class: [label words]}, of some classes and languages or (None) of all."""
-    table, words = {clean(label): by_lang for label, by_lang in read_json(path).items()}, {}
+    """{class: [label words]}, of some classes and languages or (None) of all.
+
+    path: a labels.json, or what --data takes. Raises UserError for a class without a word.
+    """
+    if Path(path).suffix != ".json":
+        path = data_folder(path) / "labels.json"
+    table = {clean(label): by_lang for label, by_lang in read_json(path).items()}
+    label_words = {}
     for label in table if classes is None else classes:
         by_lang = table.get(label, {})
-        if not isinstance(by_lang, dict) or not all(
-                isinstance(ws, list) and all(isinstance(w, str) and w.strip() for w in ws) for ws in by_lang.values()):
+        if not isinstance(by_lang, dict) or not all(map(are_words, by_lang.values())):
             raise UserError(f"{path}: {label!r}: expected {{language: [label words]}}")
-        words[label] = [clean(w) for lang, ws in by_lang.items() if languages is None or lang in languages for w in ws]
-        if not words[label]:
-            raise UserError(f"{path}: {label!r} has no label word" + (f" in {', '.join(languages)}" if languages else ""))
-    return words
+        label_words[label] = []
+        for lang, words in by_lang.items():
+            if languages is None or lang in languages:
+                label_words[label] += [clean(word) for word in words]
+        if not label_words[label]:
+            where = f" in {', '.join(languages)}" if languages else ""
+            raise UserError(f"{path}: {label!r} has no label word{where}")
+    return label_words
 
 
-def few_shot(examples, labels, langs, shots, seed):
-    """`shots` examples of every label in every language, drawn with `seed`; all of them where there are fewer.
+def are_words(value):
+    return isinstance(value, list) and all(isinstance(w, str) and w.strip() for w in value)
+
+
+# ---- what a run is about -------------------------------------------------------------------------
+
+def load_data(args):
+    """-> (train, dev, tested): Examples to draw from, to select a prompt by, to report on.
+
+    Fills in what choose() does. dev: seen classes in source languages, nothing else.
+    """
+    train = load_split(args.data, "train")
+    dev = load_split(args.data, "dev")
+    tested = load_split(args.data, args.split)
+    choose(args, train + dev + tested)
+    train = [e for e in train if e.label in args.seen and e.lang in args.source]
+    dev = [e for e in dev if e.label in args.seen and e.lang in args.source]
+    tested = [e for e in tested if e.label in args.classes and e.lang in args.languages]
+    for split, examples in (("train", train), ("dev", dev), (args.split, tested)):
+        if not examples:
+            raise UserError(f"{args.data}: no text of these classes and languages in {split}")
+        groups_of(examples, args.group_by)
+    return train, dev, tested
+
+
+def choose(args, examples):
+    """Fills in --classes, --languages, --seen and --source where they are not given.
+
+    examples: of all splits. Raises UserError for a name that the data do not have.
+    """
+    labels = {e.label for e in examples}
+    langs = {e.lang for e in examples}
+    mini = args.data == "minitopics"
+    for flag, have, default in (("classes", labels, labels),
+                                ("languages", langs, langs),
+                                ("seen", labels, MINITOPICS_SEEN if mini else labels),
+                                ("source", langs, MINITOPICS_SOURCE if mini else langs)):
+        chosen = getattr(args, flag) or sorted(default)
+        unknown = [name for name in chosen if name not in have]
+        if unknown:
+            raise UserError(f"--{flag}: {', '.join(unknown)} not in {args.data}, "
+                            f"which has {', '.join(sorted(have))}")
+        setattr(args, flag, chosen)
+    outside = set(args.seen) - set(args.classes)
+    if outside:
+        raise UserError(f"--seen: {', '.join(sorted(outside))} not among --classes")
+
+
+def few_shot(examples, classes, langs, shots, seed):
+    """`shots` examples of every class in every language, drawn with `seed`; or all there are.
 
     A pure function: the same arguments give the same list, whatever the order of `examples`.
     """
     chosen = []
     for lang in sorted(langs):
-        for label in sorted(labels):
-            cell = sorted((e for e in examples if e.lang == lang and e.label == label), key=lambda e: (e.id, e.text))
-            chosen += random.Random(f"{seed} {lang} {label}").sample(cell, min(shots, len(cell)))
+        for label in sorted(classes):
+            cell = [e for e in examples if e.lang == lang and e.label == label]
+            cell.sort(key=lambda e: (e.id, e.text))
+            rng = random.Random(f"{seed} {lang} {label}")
+            chosen += rng.sample(cell, min(shots, len(cell)))
     return chosen
 
 
 def groups_of(examples, columns):
-    """-> (group number of each example, names of the groups): one group a value of the columns, such as lang or lang,label."""
+    """One group for each value of the columns, such as lang, or lang and label.
+
+    -> (group number of each example, names of the groups). Raises UserError: no such column.
+    """
     for column in columns:
-        if column not in examples[0].row:
-            raise UserError(f"--group-by {column}: the data have the columns {', '.join(examples[0].row)}")
-    keys = [" ".join(e.row[c] for c in columns) for e in examples]
+        if column not in examples[0].columns:
+            have = ", ".join(examples[0].columns)
+            raise UserError(f"--group-by {column}: the data have the columns {have}")
+    keys = [" ".join(e.columns[c] for c in columns) for e in examples]
     names = sorted(set(keys))
     return [names.index(key) for key in keys], names
 
 
-def balanced_batch(groups, G, size, seed, step):
-    """Indices of a batch with size / G members of each group (with fewer than G places: of `size` groups drawn at random).
+# ---- batches -------------------------------------------------------------------------------------
 
-    It depends on (seed, step) alone, so a resumed run goes on with the batches it would have had.
+def balanced_batch(groups, G, size, seed, step):
+    """Indices of a batch with size / G members of each group.
+
+    With fewer than G places: of `size` groups drawn at random. It depends on (seed, step) alone,
+    so a resumed run goes on with the batches it would have had.
     """
     rng = random.Random(f"{seed} {step}")
     members = [[] for _ in range(G)]
@@ -150,15 +173,22 @@ def balanced_batch(groups, G, size, seed, step):
     batch = []
     for turn, g in enumerate(rng.sample(range(G), G)):
         n = size // G + (turn < size % G)
-        batch += rng.sample(members[g], n) if n <= len(members[g]) else rng.choices(members[g], k=n)
+        if n <= len(members[g]):
+            batch += rng.sample(members[g], n)
+        else:  # a small group's texts come twice
+            batch += rng.choices(members[g], k=n)
     return batch
 
 
-def length_buckets(rows, budget):
-    """Lists of indices into rows (lists of ids), alike in length, each at most `budget` tokens with its padding."""
-    buckets, bucket = [], []
-    for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
-        if bucket and (len(bucket) + 1) * len(rows[i]) > budget:
+def length_buckets(sequences, budget):
+    """Lists of indices into sequences, alike in length, so that little is padding.
+
+    Each holds at most `budget` tokens, padding included.
+    """
+    buckets = []
+    bucket = []
+    for i in sorted(range(len(sequences)), key=lambda i: len(sequences[i])):
+        if bucket and (len(bucket) + 1) * len(sequences[i]) > budget:
             buckets.append(bucket)
             bucket = []
         bucket.append(i)

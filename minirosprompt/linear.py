@@ -1,10 +1,11 @@
 """x W^T + b through the faster of PyTorch's two CPU libraries.
 
-PyTorch hands a float32 matrix product to Intel's MKL, which leaves half of what an AMD processor with AVX-512 can do unused,
-and a convolution to oneDNN, which does not. A linear layer is a convolution with a window of one token: so written, on such
-processors, an XLM-R base computes the same sums in half the time (RESULTS.md, "Speed and memory"). Everywhere else this is
-PyTorch's own linear. So it is for matrices as small as pocket's, which would gain a tenth to a fifth: pocket's results should
-not depend on the maker of the processor.
+PyTorch hands a float32 matrix product to Intel's MKL, which leaves half of what an AMD processor
+with AVX-512 can do unused, and a convolution to oneDNN, which does not. A linear layer is a
+convolution with a window of one token: so written, on such processors, an XLM-R base computes the
+same sums in half the time (benchmarks/README.md). Everywhere else this is PyTorch's own linear. So
+it is for matrices as small as pocket's, which would gain a tenth to a fifth: pocket's results
+should not depend on the maker of the processor.
 """
 import platform
 from pathlib import Path
@@ -15,10 +16,11 @@ import torch.nn.functional as F
 
 
 def new_amd():
-    """Whether this processor is an AMD with AVX-512 (and PyTorch has oneDNN, which it calls mkldnn)."""
+    """Is this an AMD processor with AVX-512, and has PyTorch oneDNN (which it calls mkldnn)?"""
     info = Path("/proc/cpuinfo")  # Linux; elsewhere Python knows the maker
     maker = info.read_text(errors="replace") if info.exists() else platform.processor()
-    return "AuthenticAMD" in maker and torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return "AuthenticAMD" in maker and wide and torch.backends.mkldnn.is_available()
 
 
 AS_CONVOLUTION = new_amd()
@@ -27,11 +29,13 @@ SMALL = 100_000  # entries of a weight; pocket's largest has 65,536, XLM-R base'
 
 def linear(x, weight, bias):
     """x: (..., in), weight: (out, in), bias: (out,) -> (..., out)"""
-    if not AS_CONVOLUTION or x.is_cuda or x.dtype != torch.float32 or weight.numel() < SMALL:
+    plain = x.is_cuda or x.dtype != torch.float32 or weight.numel() < SMALL
+    if plain or not AS_CONVOLUTION:
         return F.linear(x, weight, bias)
-    pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)                  # (1, in, 1, N), nothing is copied
-    y = F.conv2d(pixels, weight[:, :, None, None], bias)                          # (1, out, 1, N)
-    return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)                       # (..., out)
+    # Every token is one pixel of a picture with `in` channels. Nothing is copied.
+    pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)       # (1, in, 1, tokens)
+    y = F.conv2d(pixels, weight[:, :, None, None], bias)                # (1, out, 1, tokens)
+    return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)             # (..., out)
 
 
 class Linear(nn.Linear):

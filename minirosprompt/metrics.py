@@ -1,136 +1,154 @@
-"""What a run is judged by: generalised zero-shot metrics for every language, their means, the worst, and intervals.
+"""What a run is judged by: generalised zero-shot metrics for every language, and their means.
 
-All classes compete for every text (the joint label set, Xian et al. 2017): "seen" is the accuracy on texts of classes that
-the prompt was trained on, "unseen" on texts of the others, "harmonic" 2 seen unseen / (seen + unseen).
+All classes compete for every text (the joint label set, Xian et al. 2017): "seen" is the accuracy
+on texts of classes that the prompt was trained on, "unseen" on texts of the others, "harmonic"
+2 seen unseen / (seen + unseen).
 """
 from collections import Counter
 
 import numpy as np
+
+from .languages import resource_level
+
+# What the table shows: which languages, and which metric of them.
+CELLS = [
+    ("source", "seen"), ("source", "unseen"), ("source", "harmonic"),
+    ("target", "seen"), ("target", "unseen"), ("target", "harmonic"),
+    ("worst", "unseen"),            # the worst language
+    ("high", "all"), ("low", "all"),  # languages with much and with little pretraining text
+]
 
 
 def harmonic_mean(a, b):
     return 2 * a * b / (a + b) if a + b > 0 else 0.0
 
 
-def macro_f1(gold, predicted, C):
-    """Mean F1 over the classes that occur in gold or predicted; both (N,) of 0 .. C-1."""
+def macro_f1(labels, predicted, C):
+    """Mean F1 over the classes that occur in labels or predicted; both (N,) of 0 .. C-1."""
     pairs = np.zeros((C, C))
-    np.add.at(pairs, (gold, predicted), 1)
-    both = pairs.sum(0) + pairs.sum(1)                        # 2 TP + FP + FN of every class
-    return float((2 * np.diag(pairs)[both > 0] / both[both > 0]).mean())
+    np.add.at(pairs, (labels, predicted), 1)
+    both = pairs.sum(0) + pairs.sum(1)                        # (C,) 2 TP + FP + FN
+    there = both > 0
+    return float((2 * np.diag(pairs)[there] / both[there]).mean())
 
 
-def accuracies(gold, predicted, seen, C):
-    """gold, predicted: (N,) class numbers; seen: (C,) bool -> {n, seen, unseen, all, harmonic, macro_f1}.
+def accuracies(labels, predicted, seen, C):
+    """labels, predicted: (N,) class numbers; seen: (C,) bool -> a dict with the metrics.
 
     seen or unseen is None where the texts have no such class, and harmonic then too.
     """
-    right, of_seen = gold == predicted, seen[gold]
-    mean = lambda part: float(right[part].mean()) if part.any() else None  # noqa: E731
-    row = {"n": len(gold), "seen": mean(of_seen), "unseen": mean(~of_seen), "all": float(right.mean())}
-    row["harmonic"] = None if None in (row["seen"], row["unseen"]) else harmonic_mean(row["seen"], row["unseen"])
-    return row | {"macro_f1": macro_f1(gold, predicted, C)}
+    right = labels == predicted                               # (N,)
+    of_seen = seen[labels]                                    # (N,)
+    row = {"n": len(labels), "seen": None, "unseen": None, "all": float(right.mean()),
+           "harmonic": None, "macro_f1": macro_f1(labels, predicted, C)}
+    if of_seen.any():
+        row["seen"] = float(right[of_seen].mean())
+    if not of_seen.all():
+        row["unseen"] = float(right[~of_seen].mean())
+    if row["seen"] is not None and row["unseen"] is not None:
+        row["harmonic"] = harmonic_mean(row["seen"], row["unseen"])
+    return row
 
 
-def bootstrap(values, clusters, repeats=2000, seed=0):
-    """95 % percentile interval of the mean of values (N,) when whole clusters are drawn again with replacement.
+def result_rows(method, seed, examples, labels, predicted, classes, seen, source):
+    """One row a language, as results.json holds them.
 
-    clusters: (N,) anything; translations of one sentence are one cluster, because they are right or wrong together.
+    labels, predicted: (N,) class numbers; seen, source: names.
     """
-    _, cluster = np.unique(clusters, return_inverse=True)
-    total, count = np.bincount(cluster, values), np.bincount(cluster)          # one entry a cluster
-    drawn = np.random.default_rng(seed).integers(len(total), size=(repeats, len(total)))
-    means = total[drawn].sum(1) / count[drawn].sum(1)
-    return [float(x) for x in np.percentile(means, [2.5, 97.5])]
+    is_seen = np.array([c in seen for c in classes])          # (C,)
+    langs = np.array([e.lang for e in examples])              # (N,)
+    rows = []
+    for lang in np.unique(langs):
+        of_lang = langs == lang
+        role = "source" if lang in source else "target"
+        row = {"method": method, "seed": seed, "lang": str(lang), "role": role}
+        row |= accuracies(labels[of_lang], predicted[of_lang], is_seen, len(classes))
+        rows.append(row)
+    return rows
 
 
-def result_rows(method, seed, examples, gold, predicted, classes, seen, source):
-    """One row a language, as results.json holds them. gold, predicted: (N,) class numbers; seen, source: names."""
-    is_seen, langs = np.array([c in seen for c in classes]), np.array([e.lang for e in examples])
-    return [{"method": method, "seed": seed, "lang": str(lang), "role": "source" if lang in source else "target"}
-            | accuracies(gold[langs == lang], predicted[langs == lang], is_seen, len(classes)) for lang in np.unique(langs)]
+# ---- means over languages and seeds --------------------------------------------------------------
 
-
-def mean_of(rows, column):
-    """Mean of one column over rows, None where no row has it."""
-    values = [row[column] for row in rows if row[column] is not None]
+def mean_of(rows, metric):
+    """Mean of one metric over rows, None where no row has it."""
+    values = [row[metric] for row in rows if row[metric] is not None]
     return float(np.mean(values)) if values else None
 
 
-CELLS = [(role, column) for role in ("source", "target") for column in ("seen", "unseen", "harmonic")] + \
-        [("worst", "unseen"), ("high", "all"), ("low", "all")]
+def cell(rows, which, metric, level):
+    """One number of one training run: a metric's mean over some of its languages, or the worst.
 
-
-def resource_class(resource):
-    """{lang: amount of pretraining text} -> {lang: "high" for the upper half of them, "low" for the lower}."""
-    ranked = sorted(resource, key=lambda lang: -resource[lang])
-    return {lang: "high" if i < len(ranked) // 2 else "low" for i, lang in enumerate(ranked)}
-
-
-def cell(rows, role, column, classes):
-    """One number of one training run: the mean over some of its languages, or the worst one's. None if there is nothing."""
-    if role == "worst":
-        return min((row[column] for row in rows if row[column] is not None), default=None)
-    return mean_of([row for row in rows if role in (row["role"], classes.get(row["lang"]))], column)
-
-
-def summarise(rows, resource=None):
-    """Rows of several seeds -> {method: {"target unseen": {"mean", "sd"}, ...}}, over seeds (sd None for one seed).
-
-    resource: {lang: share of the encoder's pretraining text}, to average over high- and low-resource languages.
+    which: as in CELLS; level: {language: "high" or "low"}. None if there is nothing.
     """
-    classes, summary = resource_class(resource or {}), {}
+    if which == "worst":
+        return min((row[metric] for row in rows if row[metric] is not None), default=None)
+    chosen = [row for row in rows if which in (row["role"], level.get(row["lang"]))]
+    return mean_of(chosen, metric)
+
+
+def summarise(rows, amount=None):
+    """Rows of several seeds -> {method: {"target unseen": {"mean", "sd"}, ...}}, over seeds.
+
+    sd is None for one seed. amount: {language: amount of pretraining text}.
+    """
+    level = resource_level(amount or {})
+    summary = {}
     for method in dict.fromkeys(row["method"] for row in rows):
-        of_method = [row for row in rows if row["method"] == method]
-        seeds = [[row for row in of_method if row["seed"] == seed] for seed in dict.fromkeys(r["seed"] for r in of_method)]
+        seeds = {}
+        for row in rows:
+            if row["method"] == method:
+                seeds.setdefault(row["seed"], []).append(row)
         summary[method] = {}
-        for role, column in CELLS:
-            values = [cell(of_seed, role, column, classes) for of_seed in seeds]
+        for which, metric in CELLS:
+            values = [cell(of_seed, which, metric, level) for of_seed in seeds.values()]
             if None not in values:
                 sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-                summary[method][f"{role} {column}"] = {"mean": float(np.mean(values)), "sd": sd}
+                summary[method][f"{which} {metric}"] = {"mean": float(np.mean(values)), "sd": sd}
     return summary
 
 
-def by_class(rows, classes, column="all"):
-    """Means over classes of languages: {class: {"languages": n, method: mean over its languages and the seeds}}.
+def average_by(rows, kind_of, metric="all"):
+    """Means over kinds of languages, such as scripts; the kinds with most languages first.
 
-    classes: {lang: class}, such as its script; the classes with most languages come first.
+    kind_of: {language: kind}. -> {kind: {"languages": n, method: mean over them and the seeds}}
     """
-    langs = Counter(classes[lang] for lang in {row["lang"] for row in rows} if lang in classes)
-    methods = dict.fromkeys(row["method"] for row in rows)
-    return {name: {"languages": n} | {method: mean_of([row for row in rows if row["method"] == method
-                                                       and classes.get(row["lang"]) == name], column) for method in methods}
-            for name, n in sorted(langs.items(), key=lambda item: (-item[1], item[0]))}
+    langs = {row["lang"] for row in rows if row["lang"] in kind_of}
+    count = Counter(kind_of[lang] for lang in langs)
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    averages = {}
+    for kind in sorted(count, key=lambda kind: (-count[kind], kind)):
+        averages[kind] = {"languages": count[kind]}
+        of_kind = [row for row in rows if kind_of.get(row["lang"]) == kind]
+        for method in methods:
+            of_method = [row for row in of_kind if row["method"] == method]
+            averages[kind][method] = mean_of(of_method, metric)
+    return averages
 
 
-def gain(examples, gold, predicted, baseline, keep):
-    """Accuracy of `predicted` minus that of `baseline` on the examples where keep (N,), and its 95 % interval.
+# ---- intervals -----------------------------------------------------------------------------------
 
-    predicted: (S, N), one row a seed; baseline: (N,). Sentences are drawn again with all their translations and seeds.
+def bootstrap(values, clusters, repeats=2000, seed=0):
+    """95 % percentile interval of the mean of values (N,): clusters are drawn with replacement.
+
+    clusters: (N,) anything; translations of one sentence are one cluster, because they are right
+    or wrong together.
     """
-    difference = ((predicted == gold).mean(0) - (baseline == gold))[keep].astype(float)
-    return float(difference.mean()), bootstrap(difference, np.array([e.id for e in examples])[keep])
+    _, cluster = np.unique(clusters, return_inverse=True)
+    total = np.bincount(cluster, values)                      # (clusters,)
+    count = np.bincount(cluster)                              # (clusters,)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(total), size=(repeats, len(total)))
+    means = total[drawn].sum(1) / count[drawn].sum(1)         # (repeats,)
+    return [float(x) for x in np.percentile(means, [2.5, 97.5])]
 
 
-def format_table(summary):
-    """The table that train.py and eval.py print: methods x cells, in per cent, mean ± sd over seeds."""
-    cells = [(role, column) for role, column in CELLS if any(f"{role} {column}" in of for of in summary.values())]
-    head = [role if i == 0 or cells[i - 1][0] != role else "" for i, (role, _) in enumerate(cells)]
-    lines = [" " * 15 + "".join(f"{name:>11}" for name in head), " " * 15 + "".join(f"{column:>11}" for _, column in cells)]
-    for method, of in summary.items():
-        texts = []
-        for role, column in cells:
-            number = of.get(f"{role} {column}")
-            sd = "" if number is None or number["sd"] is None else f" ±{100 * number['sd']:.1f}"
-            texts.append("" if number is None else f"{100 * number['mean']:.1f}{sd}")
-        lines.append(f"{method:15}" + "".join(f"{text:>11}" for text in texts))
-    return "\n".join(lines)
+def gain(examples, labels, predicted, baseline, keep):
+    """Accuracy of `predicted` minus that of `baseline` where keep (N,), and its 95 % interval.
 
-
-def format_by_class(title, table):
-    """The tables that eval.py prints by classes of languages, in per cent. table: from by_class."""
-    methods = [name for name in next(iter(table.values())) if name != "languages"]
-    lines = [title, f"{'':15}{'languages':>11}" + "".join(f"{method:>16}" for method in methods)]
-    return "\n".join(lines + [f"{name:15}{of['languages']:11}" + "".join(f"{100 * of[method]:16.1f}" for method in methods)
-                              for name, of in table.items()])
+    predicted: (S, N), one row a seed; baseline: (N,). Sentences are drawn again with all their
+    translations and seeds.
+    """
+    difference = (predicted == labels).mean(0) - (baseline == labels)       # (N,)
+    difference = difference[keep].astype(float)
+    ids = np.array([e.id for e in examples])[keep]
+    return float(difference.mean()), bootstrap(difference, ids)

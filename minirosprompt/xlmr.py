@@ -1,7 +1,8 @@
-"""XLM-R (Conneau et al. 2020), block by block: a post-LN Transformer encoder with a masked-LM head.
+"""XLM-R (Conneau et al. 2020), block by block: a post-LN Transformer encoder, a masked-LM head.
 
-Two shortcuts that a prompt-tuner can afford, both exact: `forward(..., at=positions)` computes the last layer's query,
-output projection and FFN for one position a text only, and `head_hidden` stops before the product with V word vectors.
+Two shortcuts that a prompt-tuner can afford, both exact: `forward(..., at=positions)` computes the
+last layer's query, output projection and FFN for one position a text only, and `head_hidden` stops
+before the product with V word vectors.
 """
 from dataclasses import dataclass
 
@@ -9,13 +10,17 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from .io.weights import read_encoder
 from .linear import Linear
 from .tokenizer import PAD
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of an XLM-R. `positions` counts the rows of the position table; two of them are never used (see below)."""
+    """Sizes of an XLM-R.
+
+    `positions` counts the rows of the position table, of which two are never used (see below).
+    """
     vocab_size: int = 250002    # V
     width: int = 768            # D
     layers: int = 12
@@ -31,10 +36,14 @@ class Config:
 
 
 class Layer(nn.Module):
+    """Self-attention, then a feed-forward network. Each is added to its input, and normalised."""
+
     def __init__(self, c: Config):
         super().__init__()
         self.heads = c.heads
-        self.query, self.key, self.value = (Linear(c.width, c.width) for _ in range(3))
+        self.query = Linear(c.width, c.width)
+        self.key = Linear(c.width, c.width)
+        self.value = Linear(c.width, c.width)
         self.out = Linear(c.width, c.width)
         self.attn_norm = nn.LayerNorm(c.width, c.eps)
         self.up = Linear(c.width, c.ffn)
@@ -42,22 +51,29 @@ class Layer(nn.Module):
         self.ffn_norm = nn.LayerNorm(c.width, c.eps)
 
     def split(self, x):
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)                  # (B, T, D) -> (B, H, T, D/H)
+        # (B, T, D) -> (B, H, T, D/H)
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, x, mask, at=None):
-        """x: (B, T, D); mask: (B, 1, 1, T) True where a real token is, or None; at: (B,) positions, or None."""
-        k, v = self.key(x), self.value(x)                                         # (B, T, D)
-        if at is not None:  # keys and values everywhere, everything else at one position only
-            x = x[torch.arange(len(x), device=x.device), at][:, None]             # (B, 1, D)
-        q = self.query(x)                                                         # (B, T, D), or (B, 1, D)
-        a = F.scaled_dot_product_attention(self.split(q), self.split(k), self.split(v), attn_mask=mask)
-        a = a.transpose(1, 2).flatten(2)                                          # (B, H, T, D/H) -> (B, T, D)
+        """x: (B, T, D); mask: (B, 1, 1, T) True where a real token is, or None.
+
+        at: (B,) positions, or None. -> (B, T, D), or (B, 1, D) with at.
+        """
+        k = self.key(x)                                                 # (B, T, D)
+        v = self.value(x)                                               # (B, T, D)
+        if at is not None:
+            # Keys and values are needed everywhere, everything else at one position only.
+            x = x[torch.arange(len(x), device=x.device), at][:, None]   # (B, 1, D)
+        q = self.query(x)                                               # (B, T, D), or (B, 1, D)
+        a = F.scaled_dot_product_attention(self.split(q), self.split(k), self.split(v), mask)
+        a = a.transpose(1, 2).flatten(2)                # (B, H, T, D/H) -> (B, T, D)
+        # Post-LN: the norm stands after the sum. GELU is the exact one, with erf.
         x = self.attn_norm(x + self.out(a))
-        return self.ffn_norm(x + self.down(F.gelu(self.up(x))))                   # exact (erf) GELU
+        return self.ffn_norm(x + self.down(F.gelu(self.up(x))))
 
 
 class Head(nn.Module):
-    """Masked-LM head. Its last step is a product with the word embeddings E, tied: logits = h E^T + bias."""
+    """Masked-LM head. Its last step is a product with the word embeddings E, tied: h E^T + bias."""
 
     def __init__(self, c: Config):
         super().__init__()
@@ -79,32 +95,45 @@ class XLMR(nn.Module):
 
     @staticmethod
     def from_pretrained(name_or_path, device="cpu", dtype=torch.float32):
-        """The encoder "pocket", or any folder in Hugging Face layout: frozen, in eval mode. See weights.py."""
-        from .weights import load_encoder
-        return load_encoder(name_or_path).to(device=device, dtype=dtype).requires_grad_(False).eval()
+        """"pocket", a folder in Hugging Face's layout, or a name on the hub.
 
-    def forward(self, words, real=None, at=None):
-        """words: (B, T, D) word (or prompt) vectors; real: (B, T) bool, False at padding, or None for no padding.
-
-        Returns the last hidden states (B, T, D); with at, (B,) positions, only those of these positions, (B, D).
+        The encoder is frozen and in eval mode. Raises UserError (io/weights.py).
         """
-        B, T, _ = words.shape
+        sizes, state = read_encoder(name_or_path)
+        with torch.device("meta"):  # no memory, no time for random weights that go at once
+            encoder = XLMR(Config(**sizes))
+        encoder.load_state_dict(state, assign=True)
+        return encoder.to(device=device, dtype=dtype).requires_grad_(False).eval()
+
+    def forward(self, inputs_embeds, attention_mask=None, at=None):
+        """inputs_embeds: (B, T, D) word and prompt vectors.
+
+        attention_mask: (B, T) bool, False at padding, or None for no padding.
+        -> the last hidden states (B, T, D); with at, (B,) positions, only theirs, (B, D).
+        """
+        B, T, _ = inputs_embeds.shape
         if T > self.config.max_tokens:
-            raise ValueError(f"{T} tokens, but this encoder has room for {self.config.max_tokens}")
-        if real is None:
-            positions, mask = torch.arange(PAD + 1, PAD + 1 + T, device=words.device), None    # (T,)
+            raise ValueError(f"{T} tokens; this encoder has room for {self.config.max_tokens}")
+        if attention_mask is None:
+            positions = torch.arange(PAD + 1, PAD + 1 + T, device=inputs_embeds.device)     # (T,)
+            mask = None
         else:  # real tokens count from 2, padding stays at 1
-            positions, mask = real.cumsum(1) * real + PAD, real[:, None, None, :]              # (B, T), (B, 1, 1, T)
-        x = self.embed_norm(words + self.position(positions) + self.token_type.weight[0])      # (B, T, D)
+            positions = attention_mask.cumsum(1) * attention_mask + PAD                     # (B, T)
+            mask = attention_mask[:, None, None, :]                     # (B, 1, 1, T)
+        x = inputs_embeds + self.position(positions) + self.token_type.weight[0]
+        x = self.embed_norm(x)                                                      # (B, T, D)
         for layer in self.layers[:-1]:
             x = layer(x, mask)
         x = self.layers[-1](x, mask, at)
         return x if at is None else x[:, 0]
 
     def head_hidden(self, x):
-        """Last hidden states (..., D) -> h (..., D): the head up to, not including, the product with E."""
+        """Last hidden states (..., D) -> h (..., D): the head up to its product with E."""
         return self.head.norm(F.gelu(self.head.dense(x)))
 
     def logits(self, x):
-        """Last hidden states (..., D) -> logits over the whole vocabulary (..., V). Pretraining and tutorials only."""
+        """Last hidden states (..., D) -> logits over the whole vocabulary (..., V).
+
+        Pretraining and tutorials only: 250,002 products a position.
+        """
         return F.linear(self.head_hidden(x), self.word.weight, self.head.bias)

@@ -17,7 +17,7 @@ SHARED = ROOT.parent / "shared" / "data"
 
 from minirosprompt.data import load_split  # noqa: E402
 from minirosprompt.tokenizer import Tokenizer  # noqa: E402
-from minirosprompt.weights import TOKENIZER_FILE, save_encoder  # noqa: E402
+from minirosprompt.io.weights import TOKENIZER_FILE, save_encoder  # noqa: E402
 from minirosprompt.xlmr import Config, XLMR  # noqa: E402
 
 WORDS = {"red": "apple cherry rose blood brick", "blue": "sky sea jeans ink whale", "green": "grass leaf frog lime moss",

@@ -8,7 +8,8 @@ import torch
 
 from conftest import assert_agree
 from minirosprompt import hub
-from minirosprompt.weights import POCKET, encoder_folder, read_safetensors, save_encoder, write_safetensors
+from minirosprompt.io.safetensors import read_safetensors, write_safetensors
+from minirosprompt.io.weights import POCKET, encoder_folder, save_encoder
 from minirosprompt.xlmr import Config, XLMR
 
 CONFIG = {"architectures": ["XLMRobertaForMaskedLM"], "attention_probs_dropout_prob": 0.1, "bos_token_id": 0, "eos_token_id": 2, "hidden_act": "gelu",

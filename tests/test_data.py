@@ -3,8 +3,7 @@ import json
 import pytest
 
 from minirosprompt import UserError
-from minirosprompt.data import (Example, balanced_batch, few_shot, groups_of, length_buckets, load_label_words, load_split,
-                                read_tsv)
+from minirosprompt.data import Example, balanced_batch, few_shot, groups_of, length_buckets, load_label_words, load_split, read_examples
 
 HEADER = "id\ttext\tlabel\tlang\n"
 
@@ -17,7 +16,7 @@ def some(n=10):
 def test_reads_quoted_csv(tmp_path):
     (tmp_path / "a.tsv").write_text("\ufeff" + HEADER + '1\t"a ""quoted"" text\twith a tab"\tx\taa\r\n2\t' + "long " * 50000 + "\ty\tbb\n",
                                     encoding="utf-8")
-    first, second = read_tsv(tmp_path / "a.tsv")
+    first, second = read_examples(tmp_path / "a.tsv")
     assert first.text == 'a "quoted" text\twith a tab' and (first.label, first.lang, second.label) == ("x", "aa", "y")
 
 
@@ -29,7 +28,7 @@ def test_reads_quoted_csv(tmp_path):
 def test_bad_tsv(tmp_path, content, words):
     (tmp_path / "a.tsv").write_bytes(content)
     with pytest.raises(UserError, match=f"a.tsv: .*{words}"):
-        read_tsv(tmp_path / "a.tsv")
+        read_examples(tmp_path / "a.tsv")
 
 
 def test_splits(tmp_path):

@@ -13,10 +13,11 @@ import pytest
 from conftest import ROOT, SHARED
 from loopback import serve
 from minirosprompt import download as module
-from minirosprompt.checkpoint import read_json
-from minirosprompt.data import load_label_words, load_languages, load_split
-from minirosprompt.metrics import resource_class
-from minirosprompt.weights import POCKET
+from minirosprompt.io.files import read_json
+from minirosprompt.data import load_label_words, load_split
+from minirosprompt.languages import load_languages
+from minirosprompt.languages import resource_level
+from minirosprompt.io.weights import POCKET
 from test_scripts import refused
 
 
@@ -244,7 +245,7 @@ def test_label_words_table():
 def test_languages_table():
     languages = load_languages()
     gib = {lang: float(row["cc100_gib"]) for lang, row in languages.items() if row["cc100_gib"]}
-    assert {lang: row["xlmr"] for lang, row in languages.items()} == {lang: resource_class(gib).get(lang, "no") for lang in languages}
+    assert {lang: row["xlmr"] for lang, row in languages.items()} == {lang: resource_level(gib).get(lang, "no") for lang in languages}
     assert {lang for lang, row in languages.items() if row["pocket"] == "yes"} == set(read_json(POCKET / "languages.json"))
     assert all(row["script"] == lang[-4:] and row["family"] and row["name"] for lang, row in languages.items())
     assert gib["eng_Latn"] == 300.8 and gib["swh_Latn"] == 1.6 and len(gib) == 91  # Conneau et al. 2020, table 6, less three that SIB-200 lacks

@@ -7,8 +7,10 @@ from collections import namedtuple
 import pytest
 
 from loopback import serve
-from minirosprompt import UserError, download as module
-from minirosprompt.download import NotFound, download, open_url
+from minirosprompt import UserError
+from minirosprompt.io import download as module
+from minirosprompt.download import NotFound, open_url
+from minirosprompt.io.download import download
 
 BODY = bytes(range(256)) * 20000  # 5 MB
 SHA256 = hashlib.sha256(BODY).hexdigest()

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from conftest import ROOT
-from minirosprompt.checkpoint import load_state
-from minirosprompt.prompt import load_prompt, save_prompt
-from minirosprompt.weights import read_safetensors, write_safetensors
+from minirosprompt.io.files import load_state
+from minirosprompt.io.prompts import load_prompt, save_prompt
+from minirosprompt.io.safetensors import read_safetensors, write_safetensors
 from minirosprompt.xlmr import XLMR
 from test_scripts import refused
 
@@ -99,7 +99,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(train, run_script,
 
 
 def test_second_ctrl_c_ends_at_once():
-    from minirosprompt.checkpoint import interrupts
+    from minirosprompt.io.runtime import interrupts
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), interrupts() as seen:
         signal.raise_signal(signal.SIGINT)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from conftest import ROOT
-from minirosprompt.checkpoint import read_json
+from minirosprompt.io.files import read_json
 from minirosprompt.data import load_label_words, load_split
 from test_data_scripts import table, tar_gz
 from test_scripts import refused
@@ -149,7 +149,7 @@ def test_a_new_objective(fork):
 VERBALIZER = """
 from minirosprompt.verbalizer import Verbalizer
 from minirosprompt.tokenizer import Tokenizer
-from minirosprompt.weights import TOKENIZER_FILE
+from minirosprompt.io.weights import TOKENIZER_FILE
 from minirosprompt.xlmr import XLMR
 from pathlib import Path
 model, tokenizer = XLMR.from_pretrained(encoder), Tokenizer(Path(encoder) / TOKENIZER_FILE)

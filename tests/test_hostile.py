@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from eval import read_settings
-from minirosprompt import UserError, weights
-from minirosprompt.checkpoint import load_state, read_json, save_state
-from minirosprompt.data import load_label_words, read_tsv
-from minirosprompt.prompt import load_prompt, save_prompt
-from minirosprompt.weights import read_config, read_safetensors, write_safetensors
+from minirosprompt import UserError
+from minirosprompt.io import weights
+from minirosprompt.io.files import load_state, read_json, save_state
+from minirosprompt.data import load_label_words, read_examples
+from minirosprompt.io.prompts import load_prompt, save_prompt
+from minirosprompt.io.safetensors import read_safetensors, write_safetensors
+from minirosprompt.io.weights import read_config
 from minirosprompt.xlmr import XLMR
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -184,7 +186,7 @@ def test_checkpoints(tries, tmp_path):
 @long_mode(FEW, MANY)
 def test_json_and_tsv(tries, tmp_path, tiny, colours):
     check = {name: refuses_or_reads(read, tmp_path / name) for name, read in
-             {"config.json": read_config, "labels.json": load_label_words, "run.json": read_json, "train.tsv": read_tsv}.items()}
+             {"config.json": read_config, "labels.json": load_label_words, "run.json": read_json, "train.tsv": read_examples}.items()}
     try_all(mutated([(tiny / "config.json").read_bytes()]), check["config.json"], tries)
     try_all(mutated([(colours / "labels.json").read_bytes()]), check["labels.json"], tries)
     try_all(mutated([b'{"a": [1, {"b": null}]}']), check["run.json"], tries)

@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from loopback import serve
-from minirosprompt import UserError, download as module, hub
-from minirosprompt.weights import encoder_folder, load_encoder, read_safetensors
+from minirosprompt import UserError
+from minirosprompt.io import download as module, hub
+from minirosprompt.classifier import load_encoder
+from minirosprompt.io.safetensors import read_safetensors
+from minirosprompt.io.weights import encoder_folder
 from test_scripts import refused
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

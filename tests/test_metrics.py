@@ -3,7 +3,8 @@ import pytest
 
 from minirosprompt import metrics
 from minirosprompt.data import Example
-from minirosprompt.metrics import accuracies, bootstrap, format_table, gain, harmonic_mean, macro_f1, result_rows, summarise
+from minirosprompt.metrics import accuracies, bootstrap, gain, harmonic_mean, macro_f1, result_rows, summarise
+from minirosprompt.report import format_table
 
 
 def test_harmonic_mean_by_hand():
@@ -48,13 +49,13 @@ def test_rows_and_summary_by_hand():
 
 
 def test_classes_of_languages_by_hand():
-    assert metrics.resource_class({"a": 1, "b": 300.5, "c": 0.1, "d": 2, "e": 0.2}) == {"b": "high", "d": "high", "a": "low", "e": "low", "c": "low"}
+    assert metrics.resource_level({"a": 1, "b": 300.5, "c": 0.1, "d": 2, "e": 0.2}) == {"b": "high", "d": "high", "a": "low", "e": "low", "c": "low"}
     rows = [{"method": "hard", "seed": 0, "lang": "a", "all": 0.5}, {"method": "hard", "seed": 0, "lang": "b", "all": 0.1},
             {"method": "hard", "seed": 0, "lang": "c", "all": 0.3}, {"method": "hard", "seed": 0, "lang": "z", "all": 0.9},
             {"method": "soft", "seed": 0, "lang": "b", "all": 0.6}, {"method": "soft", "seed": 1, "lang": "b", "all": 0.8},
             {"method": "soft", "seed": 0, "lang": "c", "all": 0.2}, {"method": "soft", "seed": 1, "lang": "c", "all": 0.2},
             {"method": "soft", "seed": 0, "lang": "a", "all": 1.0}, {"method": "soft", "seed": 1, "lang": "a", "all": 0.0}]
-    table = metrics.by_class(rows, {"a": "Cyrl", "b": "Latn", "c": "Latn", "never tested": "Thai"})
+    table = metrics.average_by(rows, {"a": "Cyrl", "b": "Latn", "c": "Latn", "never tested": "Thai"})
     assert list(table) == ["Latn", "Cyrl"]
     assert table == {"Latn": {"languages": 2, "hard": pytest.approx(0.2), "soft": pytest.approx(0.45)}, "Cyrl": {"languages": 1, "hard": 0.5, "soft": 0.5}}
-    assert metrics.format_by_class("by script", table).splitlines()[2].split() == ["Latn", "2", "20.0", "45.0"]
+    assert metrics.format_averages("by script", table).splitlines()[2].split() == ["Latn", "2", "20.0", "45.0"]

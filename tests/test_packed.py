@@ -11,7 +11,8 @@ import torch
 
 from conftest import ROOT
 from minirosprompt import UserError
-from minirosprompt.weights import POCKET, TOKENIZER_FILE, read_safetensors
+from minirosprompt.io.safetensors import read_safetensors
+from minirosprompt.io.weights import POCKET, TOKENIZER_FILE
 
 sys.path.insert(0, str(ROOT / "data_scripts"))
 import corpus  # noqa: E402

@@ -9,7 +9,7 @@ from conftest import ROOT, assert_agree
 from minirosprompt.data import load_split
 from minirosprompt.prompt import Template, pad
 from minirosprompt.tokenizer import Tokenizer
-from minirosprompt.weights import POCKET, TOKENIZER_FILE
+from minirosprompt.io.weights import POCKET, TOKENIZER_FILE
 from minirosprompt.xlmr import XLMR
 
 

@@ -14,7 +14,8 @@ import torch
 from conftest import ROOT
 from minirosprompt.data import MINITOPICS
 from minirosprompt.tokenizer import Tokenizer
-from minirosprompt.weights import POCKET, TOKENIZER_FILE, read_safetensors
+from minirosprompt.io.safetensors import read_safetensors
+from minirosprompt.io.weights import POCKET, TOKENIZER_FILE
 
 sys.path.insert(0, str(ROOT / "data_scripts"))
 import pretrain  # noqa: E402

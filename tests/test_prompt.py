@@ -3,7 +3,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minirosprompt import UserError
-from minirosprompt.prompt import SLOT, TOKENS_AT_ONCE, PromptedEncoder, Template, fingerprint, init_prompt, load_prompt, pad, save_prompt
+from minirosprompt.io.prompts import fingerprint, load_prompt, save_prompt
+from minirosprompt.prompt import SLOT, TOKENS_AT_ONCE, PromptedEncoder, Template, init_prompt, pad
 from conftest import random_encoder
 from minirosprompt.verbalizer import Verbalizer
 from minirosprompt.xlmr import Config, XLMR

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from conftest import WORDS
-from minirosprompt.data import load_languages, load_split, read_tsv, write_row
+from minirosprompt.data import load_split, read_examples
+from minirosprompt.io.files import write_row
+from minirosprompt.languages import load_languages
 from minirosprompt.dro import group_losses, update_log_q
 from minirosprompt.metrics import accuracies, bootstrap, harmonic_mean
 from minirosprompt.prompt import SLOT, PromptedEncoder, Template, init_prompt, pad
-from minirosprompt.tokenizer import BOS, EOS, clean
+from minirosprompt.io.files import clean
+from minirosprompt.tokenizer import BOS, EOS
 from minirosprompt.verbalizer import Verbalizer
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -28,7 +31,7 @@ unit = st.floats(0, 1)
 def reading(tiny):
     """read(texts, k, combine, label_words) -> scores (N, C), all texts in one padded batch; its parts."""
     from minirosprompt.tokenizer import Tokenizer
-    from minirosprompt.weights import TOKENIZER_FILE
+    from minirosprompt.io.weights import TOKENIZER_FILE
     from minirosprompt.xlmr import XLMR
     encoder, tokenizer = XLMR.from_pretrained(tiny), Tokenizer(tiny / TOKENIZER_FILE)
     model = PromptedEncoder(encoder, tokenizer.mask, init_prompt("vocab", 4, encoder, tokenizer, "", 0))
@@ -139,12 +142,12 @@ def test_rows_survive_writing_and_reading(tmp_path_factory, rows):
     for row in [["id", "text", "label", "lang"]] + [[i, text, "x", lang] for i, (text, lang) in enumerate(rows)]:
         write_row(out, row)
     path.write_bytes(out.getvalue().encode())
-    assert [(e.text, e.lang) for e in read_tsv(path)] == rows
+    assert [(e.text, e.lang) for e in read_examples(path)] == rows
 
 
 def test_every_language_of_minitopics_survives_writing_and_reading(tmp_path):
     examples = [e for split in ("train", "dev", "test") for e in load_split("minitopics", split)]
     with open(tmp_path / "train.tsv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter="\t").writerows([["id", "text", "label", "lang"]] + [[e.id, e.text, e.label, e.lang] for e in examples])
-    assert [(e.id, e.text, e.label, e.lang) for e in read_tsv(tmp_path / "train.tsv")] == [(e.id, e.text, e.label, e.lang) for e in examples]
+    assert [(e.id, e.text, e.label, e.lang) for e in read_examples(tmp_path / "train.tsv")] == [(e.id, e.text, e.label, e.lang) for e in examples]
     assert len({e.lang for e in examples}) == 12 and math.isclose(len(examples) / 12, 240)

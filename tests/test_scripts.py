@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import ROOT
-from minirosprompt.prompt import load_prompt
+from minirosprompt.io.prompts import load_prompt
 from minirosprompt.xlmr import XLMR
 
 
@@ -45,7 +45,7 @@ def test_train_then_eval(train, run_script, tiny, tmp_path):
     assert again.returncode == 0, again.stderr
     assert json.loads((run / "eval-test" / "results.json").read_text())["rows"] == sorted(rows, key=lambda r: (r["method"], r["seed"], r["lang"]))
     assert json.loads((run / "results.json").read_text()) == results  # and nothing of the run was touched
-    by = json.loads((run / "eval-test" / "by_class.json").read_text())
+    by = json.loads((run / "eval-test" / "average_by.json").read_text())
     assert by["family"] == {"unknown": {"languages": 3, **{m: pytest.approx(sum(r["all"] for r in rows if r["method"] == m) / (3 if m == "hard" else 6))
                                                            for m in ("hard", "soft-erm", "soft-group-dro")}}}
     assert set(by) == {"pretraining text", "script", "family"} and "languages by family" in again.stdout

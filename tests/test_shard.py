@@ -35,7 +35,7 @@ def test_two_processes_find_what_one_finds(run_script, tiny, colours, tmp_path):
         "--objective", "erm", "--name", "x")
     evaluate = ["eval.py", "--run", "runs/x", "--split", "train"]
     one(*evaluate, "--out", "one"), two(*evaluate, "--out", "two")
-    for name in ("results.json", "results.csv", "by_class.json"):
+    for name in ("results.json", "results.csv", "average_by.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     (tmp_path / "texts.txt").write_text("apple\nsky sea\ngrass moss leaf lime\nsnow\n" * 9)
     classify = ["eval.py", "--run", "runs/x", "--labels", "red,blue,white", "--input", "texts.txt"]

@@ -9,8 +9,9 @@ import pytest
 
 from conftest import ROOT, SHARED
 from loopback import serve
-from minirosprompt import UserError, download as module
-from minirosprompt.data import load_languages
+from minirosprompt import UserError
+from minirosprompt.io import download as module
+from minirosprompt.languages import load_languages
 
 sys.path.insert(0, str(ROOT / "data_scripts"))
 import sources  # noqa: E402

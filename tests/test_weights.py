@@ -11,9 +11,11 @@ import torch
 
 from conftest import random_encoder
 from minirosprompt import UserError
-from minirosprompt.checkpoint import load_state
-from minirosprompt.prompt import load_prompt
-from minirosprompt.weights import load_encoder, read_safetensors, save_encoder, to_hugging_face, write_safetensors
+from minirosprompt.io.files import load_state
+from minirosprompt.io.prompts import load_prompt
+from minirosprompt.classifier import load_encoder
+from minirosprompt.io.safetensors import read_safetensors, write_safetensors
+from minirosprompt.io.weights import save_encoder, to_hugging_face
 from minirosprompt.xlmr import Config, XLMR
 
 SMALL = Config(vocab_size=50, width=16, layers=2, heads=4, ffn=24, positions=20)

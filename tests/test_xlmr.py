@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import assert_agree, random_encoder
-from minirosprompt.weights import key_map, save_encoder, to_hugging_face
+from minirosprompt.io.weights import key_map, save_encoder, to_hugging_face
 from minirosprompt.xlmr import Config, XLMR
 
 GOLDEN = Path(__file__).parent / "golden.json"

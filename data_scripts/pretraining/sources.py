@@ -9,10 +9,10 @@ from collections import Counter, namedtuple
 from itertools import compress
 from pathlib import Path
 
-import sib200
-from common import fetch
+from data_scripts import sib200
+from data_scripts.common import fetch
 from minirosprompt import UserError
-from minirosprompt.data import load_languages
+from minirosprompt.languages import load_languages
 
 HOST = "https://raw.githubusercontent.com"
 ALIGNED = (f"{HOST}/common-parallel-corpora/common-parallel-corpora/dbc2cd91df89c52dffe899efe7ea4dff63e172fc"

@@ -9,9 +9,9 @@ import os
 import re
 from pathlib import Path
 
-from . import UserError
-from .checkpoint import writing
+from .. import UserError
 from .download import NotFound, download, open_url
+from .files import writing
 
 CONFIG, WEIGHTS, OLD_WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "pytorch_model.bin", "sentencepiece.bpe.model"
 PINNED = {  # repository: (commit, {file: (bytes, sha256)}); of other files and repositories the hub itself says the sha256

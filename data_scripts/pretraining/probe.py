@@ -11,14 +11,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from minirosprompt import UserError
-from minirosprompt.checkpoint import pick_device
-from minirosprompt.cli import Parser, run as run_script
+from minirosprompt.io.runtime import pick_device
+from minirosprompt.io.cli import Parser, run as run_script
 from minirosprompt.data import length_buckets, load_split
 from minirosprompt.prompt import TOKENS_AT_ONCE, Template, pad
 from minirosprompt.tokenizer import PAD, Tokenizer
-from minirosprompt.weights import TOKENIZER_FILE, encoder_folder
+from minirosprompt.io.weights import TOKENIZER_FILE, encoder_folder
 from minirosprompt.xlmr import XLMR
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock  # a dependency of torch
 from tqdm import tqdm
 
-from . import UserError
+from .. import UserError
 
 TIMEOUT = 30           # seconds without a byte
 PAUSES = (1, 2, 4, 8)  # seconds before each new attempt

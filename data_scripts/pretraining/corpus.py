@@ -15,15 +15,14 @@ from pathlib import Path
 import sentencepiece
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from minirosprompt import UserError
-from minirosprompt.checkpoint import writing
-from minirosprompt.cli import Parser, names, positive, run as run_script, whole
-from minirosprompt.data import load_languages
+from minirosprompt.io.files import writing
+from minirosprompt.io.cli import Parser, names, positive, run as run_script, whole
+from minirosprompt.languages import load_languages
 from minirosprompt.tokenizer import Tokenizer
-from minirosprompt.weights import TOKENIZER_FILE
-from packed import write_packed
-from sources import SOURCES, read
+from minirosprompt.io.weights import TOKENIZER_FILE
+from data_scripts.pretraining.packed import write_packed
+from data_scripts.pretraining.sources import SOURCES, read
 
 SAMPLE = 300_000   # lines the tokenizer is trained on
 

@@ -16,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from minirosprompt import UserError
-from minirosprompt.checkpoint import read_json
-from minirosprompt.cli import Parser, run as run_script
+from minirosprompt.io.files import read_json
+from minirosprompt.io.cli import Parser, run as run_script
 from minirosprompt.metrics import bootstrap
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,15 +14,13 @@ from pathlib import Path
 import sentencepiece
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from eval import score
 from minirosprompt import UserError
-from minirosprompt.checkpoint import writing
-from minirosprompt.data import MINITOPICS_SEEN, MINITOPICS_SOURCE, length_buckets, load_label_words, load_split
-from minirosprompt.prompt import PromptedEncoder, Template, pad
+from minirosprompt.io.files import writing
+from minirosprompt.classifier import Classifier, default_settings
+from minirosprompt.data import Example, MINITOPICS_SEEN, MINITOPICS_SOURCE, length_buckets, load_label_words, load_split
+from minirosprompt.prompt import pad
 from minirosprompt.tokenizer import BOS, EOS, Tokenizer
-from minirosprompt.verbalizer import Verbalizer
-from minirosprompt.weights import TOKENIZER_FILE
+from minirosprompt.io.weights import TOKENIZER_FILE
 
 # Well-resourced first: language r of this list gets a share proportional to 1 / r^ZIPF.
 LANGUAGES = ["eng_Latn", "zho_Hans", "spa_Latn", "rus_Cyrl", "deu_Latn", "fra_Latn", "arb_Arab", "tur_Latn", "ind_Latn",
@@ -228,15 +226,17 @@ def naming_accuracy(model, tokenizer, world):
 
     -> {lang: accuracy} over 10 documents a topic. This is the pretraining task itself; no sentence is read.
     """
-    template, accuracy = Template("{text} {mask}", tokenizer, 0, model.config.max_tokens), {}
-    reader = PromptedEncoder(model, tokenizer.mask)
+    settings = default_settings(template="{text} {mask}", hard_prompt="", k=12)
+    accuracy = {}
+    labels = torch.arange(len(world.topics)).repeat(10)
     for lang in LANGUAGES:
-        rng, texts = random.Random(f"naming {lang}"), []
-        for topic in world.topics * 10:
-            texts.append(world.document(rng, topic, named=False)(lang) + " " + world.naming[1][lang].split("{topic}")[0])
-        verbalizer = Verbalizer(model, tokenizer, {topic: [w[lang] for w in world.labels[topic]] for topic in world.topics})
-        gold = torch.arange(len(world.topics)).repeat(10)
-        accuracy[lang] = (score(reader, verbalizer, template, texts).argmax(1) == gold).float().mean().item()
+        rng = random.Random(f"naming {lang}")
+        naming = world.naming[1][lang].split("{topic}")[0]
+        texts = [world.document(rng, topic, named=False)(lang) for topic in world.topics * 10]
+        examples = [Example(f"{text} {naming}") for text in texts]
+        words = {topic: [word[lang] for word in world.labels[topic]] for topic in world.topics}
+        scores = Classifier(model, tokenizer, words, settings).score(examples)
+        accuracy[lang] = (scores.argmax(1) == labels).float().mean().item()
     return accuracy
 
 
@@ -247,9 +247,8 @@ def zero_shot(model, tokenizer, folder):
     Seen classes in source languages only, which is what train.py itself selects on.
     """
     words = load_label_words(Path(folder) / "labels.json")
-    dev = [e for e in load_split(folder, "dev") if e.label in MINITOPICS_SEEN and e.lang in MINITOPICS_SOURCE]
-    template = Template("{prompt} {mask} {text}", tokenizer, "Topic:", model.config.max_tokens)
-    scores = score(PromptedEncoder(model, tokenizer.mask), Verbalizer(model, tokenizer, words), template, [e.text for e in dev])
-    return (scores.argmax(1) == torch.tensor([list(words).index(e.label) for e in dev])).float().mean().item()
-
-
+    dev = [e for e in load_split(folder, "dev")
+           if e.label in MINITOPICS_SEEN and e.lang in MINITOPICS_SOURCE]
+    labels = torch.tensor([list(words).index(e.label) for e in dev])
+    classifier = Classifier(model, tokenizer, words, default_settings(k=12))
+    return (classifier.score(dev).argmax(1) == labels).float().mean().item()

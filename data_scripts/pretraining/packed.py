@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from minirosprompt import UserError
-from minirosprompt.checkpoint import read_json, write_json, writing
-from minirosprompt.metrics import resource_class
+from minirosprompt.io.files import read_json, write_json, writing
+from minirosprompt.languages import resource_level
 from minirosprompt.tokenizer import BOS, EOS, Tokenizer
-from minirosprompt.weights import TOKENIZER_FILE
+from minirosprompt.io.weights import TOKENIZER_FILE
 
 HELD_OUT = 50    # of a segment's rows the last one in so many is never trained on
 LONGEST = 1000   # tokens of a row: a longer paragraph is cut
@@ -89,7 +88,7 @@ class Packed:
         weight = np.array([self.size[lang] for lang in langs], float) ** alpha
         self.p = weight / weight.sum()                                              # (langs,)
         self.share = dict(zip(langs, self.p.tolist()))
-        rng, classes = np.random.default_rng([seed, 2**32]), resource_class(self.size)
+        rng, classes = np.random.default_rng([seed, 2**32]), resource_level(self.size)
         groups = {name: np.array([classes[lang] == name for lang in langs]) * self.p for name in ("high", "low")}
         n = max(4, 2**14 // self.T)                                                 # rows a group
         self.sample = self.rows(rng, 2 * n, self.p, translation).tolist()

@@ -18,16 +18,16 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from minirosprompt import UserError
-from minirosprompt.checkpoint import interrupts, load_state, pick_device, save_state, write_json, writing
-from minirosprompt.cli import Parser, below_one, nonnegative, positive, run as run_script, whole
+from minirosprompt.io.files import load_state, save_state, write_json, writing
+from minirosprompt.io.runtime import interrupts, pick_device
+from minirosprompt.io.cli import Parser, below_one, nonnegative, positive, run as run_script, whole
 from minirosprompt.data import MINITOPICS
 from minirosprompt.tokenizer import BOS, EOS, PAD
-from minirosprompt.weights import TOKENIZER_FILE, save_encoder
+from minirosprompt.io.weights import TOKENIZER_FILE, save_encoder
 from minirosprompt.xlmr import Config, XLMR
-from packed import Packed
-from world import Documents
+from data_scripts.pretraining.packed import Packed
+from data_scripts.pretraining.world import Documents
 
 POOL = 16  # batches that are made together
 SPACELESS = (("\u0e00", "\u109f"), ("\u1780", "\u17ff"), ("\u3000", "\u9fff"))  # Thai to Burmese, Khmer, Chinese and Japanese

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from minirosprompt import UserError
-from minirosprompt.checkpoint import read_json, writing
-from minirosprompt.cli import Parser, run as run_script
-from minirosprompt.data import load_languages
+from minirosprompt.io.files import read_json, writing
+from minirosprompt.io.cli import Parser, run as run_script
+from minirosprompt.languages import load_languages
 
 STYLES = {"hard": ("hard prompt", "x", "0.5"), "soft-erm": ("soft prompt, ERM", "o", "0.0"),
           "soft-group-dro": ("soft prompt, group DRO", "D", "#c06000")}  # told apart by shape too, for grey paper

@@ -1,0 +1,127 @@
+"""What the scripts' command lines share: types of arguments, saved settings, errors in one line."""
+import argparse
+import os
+import sys
+
+from tqdm import tqdm
+
+from .. import UserError
+from .files import clean
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with its errors in one line, and without guessing at shortened flags."""
+
+    def __init__(self, **options):
+        super().__init__(**options, allow_abbrev=False,
+                         formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def run(main):
+    """Calls main(). What a user can mend (UserError, OSError) ends in one line and status 2."""
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except (UserError, OSError) as error:
+        message = error
+        if isinstance(error, OSError) and error.filename:
+            message = f"{error.filename}: {error.strerror}"
+        end(2, f"{sys.argv[0].rsplit('/', 1)[-1]}: {message}")
+    except KeyboardInterrupt as stop:
+        end(130, f"interrupted: {stop}" if stop.args else "interrupted")
+
+
+def end(status, message):
+    for bar in list(tqdm._instances):  # a bar that is still there would share its line
+        bar.close()
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+# ---- settings that a run or a prompt was saved with ----------------------------------------------
+
+def check_settings(parser, settings, path):
+    """{flag: value} from a file that anybody may have changed -> the same.
+
+    The parser's own arguments say what each may be, so a new flag needs nothing here.
+    Raises UserError for a missing, unknown or bad one.
+    """
+    actions = {a.dest: a for a in parser._actions if a.default is not argparse.SUPPRESS}
+    for name in actions.keys() ^ settings.keys():
+        raise UserError(f"{path}: written by another version ({name}); train anew")
+    for name, action in actions.items():
+        if not fits(settings[name], action):
+            raise UserError(f"{path}: {name} is {settings[name]!r}; train anew")
+    return settings
+
+
+def fits(value, action):
+    """Could this argument have had this value?"""
+    if action.nargs == 0:  # a boolean flag
+        return isinstance(value, bool)
+    if value is None:
+        return action.default is None
+    if action.type is not names and action.nargs in (None, "?"):
+        return fits_one(value, action)
+    if not isinstance(value, list) or not value:
+        return False
+    if isinstance(action.nargs, int) and len(value) != action.nargs:  # a pair, say
+        return False
+    return all(fits_one(one, action) for one in value)
+
+
+def fits_one(value, action):
+    if action.choices is not None and value not in action.choices:
+        return False
+    if action.type in (None, str, names):
+        return isinstance(value, str)
+    if isinstance(value, (str, bool)):
+        return False
+    try:
+        return action.type(str(value)) == value
+    except (ValueError, TypeError, argparse.ArgumentTypeError):
+        return False
+
+
+# ---- types of arguments --------------------------------------------------------------------------
+
+def names(text):
+    """"a, b" -> ["a", "b"]"""
+    found = [name.strip() for name in clean(text).split(",") if name.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError("at least one name is needed")
+    return list(dict.fromkeys(found))
+
+
+def positive(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def whole(text):
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
+    return int(text)
+
+
+def nonnegative(text):
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+    return number
+
+
+def below_one(text):
+    if nonnegative(text) >= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1")
+    return float(text)

@@ -1,0 +1,60 @@
+"""Prompts as files: kilobytes, the only thing that is ever learnt."""
+import hashlib
+import json
+
+import torch
+
+from .. import UserError
+from .safetensors import read_safetensors, write_safetensors
+
+
+def fingerprint(encoder):
+    """A short name for these very weights, from both ends of every tensor.
+
+    It tells encoders apart, and is no checksum. It is the same for any --dtype.
+    """
+    digest = hashlib.sha256(repr(encoder.config).encode())
+    for name, weight in encoder.state_dict().items():
+        ends = torch.cat([weight.flatten()[:512], weight.flatten()[-512:]])
+        digest.update(name.encode())
+        digest.update(ends.bfloat16().cpu().view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_prompt(path, prompt, encoder, method, seed, settings):
+    """prompt: (..., D); settings: {flag: value}, what classifier.py needs to use it."""
+    metadata = {
+        "fingerprint": fingerprint(encoder),
+        "method": method,
+        "seed": str(seed),
+        "settings": json.dumps(settings),
+    }
+    write_safetensors(path, {"prompt": prompt.detach().float().cpu()}, metadata)
+
+
+def load_prompt(path, encoder=None):
+    """-> (prompt (..., D), {"method", "seed", "settings"}).
+
+    The settings are as they stand in the file; classifier.check_settings looks at them.
+    Raises UserError if the file is damaged, or the prompt was trained for another encoder.
+    """
+    tensors, metadata = read_safetensors(path)
+    try:
+        prompt = tensors["prompt"]
+        of_encoder = metadata["fingerprint"]
+        about = {
+            "method": metadata["method"],
+            "seed": int(metadata["seed"]),
+            "settings": json.loads(metadata["settings"]),
+        }
+    except (KeyError, ValueError, RecursionError):
+        raise UserError(f"{path}: not a prompt that train.py saved; train it anew") from None
+    if prompt.dtype != torch.float32 or prompt.ndim < 1 or not isinstance(about["settings"], dict):
+        raise UserError(f"{path}: not a prompt that train.py saved; train it anew")
+    if encoder is not None:
+        fits = prompt.shape[-1] == encoder.config.width
+        if not fits or of_encoder != fingerprint(encoder):
+            name = about["settings"].get("encoder", "unknown")
+            raise UserError(f"{path}: trained for another encoder ({name}); "
+                            "pass that one with --encoder, or train a prompt for this one")
+    return prompt, about

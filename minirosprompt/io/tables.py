@@ -1,0 +1,47 @@
+"""The tables that train.py and eval.py print."""
+
+
+def format_table(summary, cells):
+    """methods x cells, in per cent, mean ± sd over seeds. cells: metrics.CELLS"""
+    there = [f"{which} {metric}" for which, metric in cells]
+    there = [name for name in there if any(name in of for of in summary.values())]
+    head = [name.split()[0] for name in there]
+    for i in range(len(head) - 1, 0, -1):  # a name once, above the first of its columns
+        if head[i] == head[i - 1]:
+            head[i] = ""
+    lines = [" " * 15 + "".join(f"{text:>11}" for text in head),
+             " " * 15 + "".join(f"{name.split()[1]:>11}" for name in there)]
+    for method, of in summary.items():
+        line = f"{method:15}"
+        for name in there:
+            text = ""
+            if name in of:
+                text = f"{100 * of[name]['mean']:.1f}"
+                if of[name]["sd"] is not None:
+                    text += f" ±{100 * of[name]['sd']:.1f}"
+            line += f"{text:>11}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def format_gains(summary):
+    """A line for every soft prompt: what it gains over the hard prompt on unseen classes."""
+    lines = []
+    for method, of in summary.items():
+        if "target unseen gain" in of:
+            g = of["target unseen gain"]
+            worst = of["worst unseen"]["mean"] - summary["hard"]["worst unseen"]["mean"]
+            lines.append(f"{method} against hard, unseen classes: {100 * g['mean']:+.1f} points in "
+                         f"target languages (95 % interval {100 * g['low']:+.1f} to "
+                         f"{100 * g['high']:+.1f}), {100 * worst:+.1f} in the worst language")
+    return "\n".join(lines) + "\n"
+
+
+def format_averages(title, averages):
+    """kinds of languages x methods, in per cent. averages: of metrics.average_by"""
+    methods = [name for name in next(iter(averages.values())) if name != "languages"]
+    lines = [title, f"{'':15}{'languages':>11}" + "".join(f"{name:>16}" for name in methods)]
+    for kind, of in averages.items():
+        numbers = "".join(f"{100 * of[method]:16.1f}" for method in methods)
+        lines.append(f"{kind:15}{of['languages']:11}{numbers}")
+    return "\n".join(lines)

@@ -1,0 +1,215 @@
+"""Encoders in Hugging Face's layout: config.json, the weights, sentencepiece.bpe.model.
+
+The weights are model.safetensors or pytorch_model.bin. Their names are mapped to ours one to one:
+a missing, unexpected or misshapen tensor is an error that lists it, never a warning.
+"""
+import json
+from pathlib import Path
+
+import torch
+
+from .. import UserError
+from . import hub
+from .files import writing
+from .safetensors import read_safetensors, write_safetensors
+
+POCKET = Path(__file__).parent.parent / "pocket"
+TOKENIZER_FILE = hub.TOKENIZER
+NOT_XLMR = {  # model_type: why it cannot be read
+    "xlm-roberta-xl": "its layer norms stand before each block (pre-LN), XLM-R's after",
+    "bert": "another tokenizer",
+    "modernbert": "rotary positions, pre-LN",
+    "roberta": "another tokenizer",
+    "deberta-v2": "relative positions",
+}
+for decoder in ("gpt2", "xglm", "bloom", "llama", "gemma", "qwen2", "mistral"):
+    NOT_XLMR[decoder] = "a decoder, which has no <mask>"
+
+
+def encoder_folder(name_or_path):
+    """"pocket", a folder, or a name on the hub (downloaded if need be) -> its Path.
+
+    Raises UserError if there is nothing.
+    """
+    folder = POCKET if str(name_or_path) == "pocket" else Path(name_or_path)
+    if folder.is_dir():
+        return folder
+    if not hub.parse(str(name_or_path)):
+        raise UserError(
+            f'{name_or_path}: not "pocket", nor a folder that holds config.json, '
+            f"model.safetensors and {TOKENIZER_FILE}, nor a name such as xlm-roberta-base or "
+            "org/name@revision")
+    return hub.snapshot(str(name_or_path), read_config)
+
+
+def read_config(path):
+    """config.json -> sizes, {name: number}: the fields of xlmr.Config.
+
+    Raises UserError for anything that is not an XLM-R with a masked-LM head.
+    """
+    try:
+        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+        kind = raw.get("model_type")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: not a JSON object ({type(error).__name__})") from None
+    if kind != "xlm-roberta":
+        reason = NOT_XLMR.get(str(kind), "another architecture")
+        raise UserError(f"{path}: model_type is {kind!r} ({reason}); "
+                        "only 'xlm-roberta' can be read")
+    heads = raw.get("architectures")
+    if isinstance(heads, list) and heads and not any("MaskedLM" in str(head) for head in heads):
+        raise UserError(f"{path}: {heads[0]} has no masked-LM head, "
+                        "so nothing can be read off the mask")
+    absolute = raw.get("position_embedding_type", "absolute") == "absolute"
+    if raw.get("hidden_act", "gelu") != "gelu" or not absolute:
+        raise UserError(f"{path}: only hidden_act 'gelu' and absolute positions are XLM-R's")
+    try:
+        sizes = {
+            "vocab_size": raw["vocab_size"],
+            "width": raw["hidden_size"],
+            "layers": raw["num_hidden_layers"],
+            "heads": raw["num_attention_heads"],
+            "ffn": raw["intermediate_size"],
+            "positions": raw["max_position_embeddings"],
+        }
+    except KeyError as error:
+        raise UserError(f"{path}: {error.args[0]} is missing") from None
+    eps = raw.get("layer_norm_eps", 1e-5)
+    whole = all(type(n) is int and 0 < n < 10**7 for n in sizes.values())
+    if not whole or sizes["width"] % sizes["heads"] or sizes["positions"] < 4 \
+            or type(eps) is not float or not 0 < eps < 1:
+        raise UserError(f"{path}: impossible sizes: {sizes}, layer_norm_eps {eps}")
+    return sizes | {"eps": eps}
+
+
+def key_map(sizes):
+    """{Hugging Face's key: (our key, shape)}, for every tensor of an XLM-R of these sizes."""
+    V, D, ffn = sizes["vocab_size"], sizes["width"], sizes["ffn"]
+    embeddings = "roberta.embeddings"
+    table = {
+        f"{embeddings}.word_embeddings.weight": ("word.weight", (V, D)),
+        f"{embeddings}.position_embeddings.weight": ("position.weight", (sizes["positions"], D)),
+        f"{embeddings}.token_type_embeddings.weight": ("token_type.weight", (1, D)),
+        "lm_head.bias": ("head.bias", (V,)),
+    }
+    modules = [  # each has a weight of this shape, and a bias as long as the first dimension
+        (f"{embeddings}.LayerNorm", "embed_norm", (D,)),
+        ("lm_head.dense", "head.dense", (D, D)),
+        ("lm_head.layer_norm", "head.norm", (D,)),
+    ]
+    for n in range(sizes["layers"]):
+        theirs = f"roberta.encoder.layer.{n}"
+        ours = f"layers.{n}"
+        modules += [
+            (f"{theirs}.attention.self.query", f"{ours}.query", (D, D)),
+            (f"{theirs}.attention.self.key", f"{ours}.key", (D, D)),
+            (f"{theirs}.attention.self.value", f"{ours}.value", (D, D)),
+            (f"{theirs}.attention.output.dense", f"{ours}.out", (D, D)),
+            (f"{theirs}.attention.output.LayerNorm", f"{ours}.attn_norm", (D,)),
+            (f"{theirs}.intermediate.dense", f"{ours}.up", (ffn, D)),
+            (f"{theirs}.output.dense", f"{ours}.down", (D, ffn)),
+            (f"{theirs}.output.LayerNorm", f"{ours}.ffn_norm", (D,)),
+        ]
+    for theirs, ours, shape in modules:
+        table[f"{theirs}.weight"] = (f"{ours}.weight", shape)
+        table[f"{theirs}.bias"] = (f"{ours}.bias", shape[:1])
+    return table
+
+
+def from_hugging_face(tensors, sizes, path):
+    """Their state dict -> ours, in float32.
+
+    Raises UserError that lists every missing, unexpected or misshapen key.
+    """
+    tensors = dict(tensors)
+    for key in list(tensors):  # of no use here: a classifier's pooler, and the numbers 0, 1, 2 ...
+        if key.startswith("roberta.pooler.") or key == "roberta.embeddings.position_ids":
+            del tensors[key]
+    # Older files hold the tied matrix twice. XLM-R cannot have two, so they must be equal.
+    for twin, original in (("lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight"),
+                           ("lm_head.decoder.bias", "lm_head.bias")):
+        if twin in tensors and original in tensors:
+            if not torch.equal(tensors.pop(twin), tensors[original]):
+                raise UserError(f"{path}: {twin} differs from {original}, but XLM-R ties the two")
+
+    table = key_map(sizes)
+    missing = sorted(table.keys() - tensors.keys())
+    unexpected = sorted(tensors.keys() - table.keys())
+    if any(key.startswith("lm_head.") for key in missing):
+        raise UserError(f"{path}: no masked-LM head, so nothing can be read off the mask; "
+                        f"missing: {missing}")
+    if missing or unexpected:
+        raise UserError(f"{path}: not an XLM-R of {sizes['layers']} layers; "
+                        f"missing: {missing}; unexpected: {unexpected}")
+    state = {}
+    for theirs, (ours, shape) in table.items():
+        tensor = tensors[theirs]
+        if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+            raise UserError(f"{path}: {theirs} is {tensor.dtype} {tuple(tensor.shape)}, "
+                            f"config.json asks for floats {shape}")
+        state[ours] = tensor.float()
+    return state
+
+
+def to_hugging_face(state, sizes):
+    """Our state dict -> theirs; the inverse of from_hugging_face."""
+    return {theirs: state[ours] for theirs, (ours, _) in key_map(sizes).items()}
+
+
+def read_encoder(name_or_path):
+    """-> (sizes, our state dict in float32). See encoder_folder for what can be named.
+
+    Raises UserError for whatever is missing, damaged or another architecture.
+    """
+    folder = encoder_folder(name_or_path)
+    sizes = read_config(folder / hub.CONFIG)
+    path = folder / hub.WEIGHTS
+    if path.exists():
+        tensors, _ = read_safetensors(path)
+    else:
+        path = folder / hub.OLD_WEIGHTS
+        if not path.exists():
+            raise UserError(f"{folder}: neither {hub.WEIGHTS} nor {hub.OLD_WEIGHTS}")
+        tensors = read_pickle(path)
+    return sizes, from_hugging_face(tensors, sizes, path)
+
+
+def read_pickle(path):
+    """pytorch_model.bin -> {name: tensor}. A pickle that holds more is refused, not run."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        return {str(name): t for name, t in found.items() if isinstance(t, torch.Tensor)}
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        fault = type(error).__name__
+        raise UserError(f"{path}: not a file of plain weights ({fault})") from None
+
+
+def save_encoder(folder, encoder, dtype=torch.float16):
+    """Writes config.json and model.safetensors in Hugging Face's layout; transformers reads them.
+
+    encoder: an XLMR.
+    """
+    c = encoder.config
+    raw = {
+        "architectures": ["XLMRobertaForMaskedLM"],
+        "model_type": "xlm-roberta",
+        "vocab_size": c.vocab_size,
+        "hidden_size": c.width,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "intermediate_size": c.ffn,
+        "max_position_embeddings": c.positions,
+        "type_vocab_size": 1,
+        "hidden_act": "gelu",
+        "layer_norm_eps": c.eps,
+        "bos_token_id": 0,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+    }
+    with writing(Path(folder) / hub.CONFIG) as file:
+        file.write(json.dumps(raw, indent=2) + "\n")
+    state = to_hugging_face(encoder.state_dict(), vars(c))
+    state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    write_safetensors(Path(folder) / hub.WEIGHTS, state, {"format": "pt"})

@@ -1,0 +1,38 @@
+"""What is known of each language: its script, its family, how much of it an encoder has read."""
+import csv
+from pathlib import Path
+
+from .io.files import read_json
+from .io.weights import encoder_folder
+
+LANGUAGES = Path(__file__).parent / "languages.tsv"
+
+
+def load_languages():
+    """-> {code: {name, script, family, xlmr, cc100_gib, pocket}}: SIB-200's languages, a few more.
+
+    cc100_gib: size of the language's part of CC-100, which XLM-R was pretrained on (Conneau et al.
+    2020, table 6); xlmr: "high" or "low" for the upper and lower half by that size, "no" if XLM-R
+    has not seen the language.
+    """
+    with open(LANGUAGES, encoding="utf-8", newline="") as file:
+        return {row.pop("code"): row for row in csv.DictReader(file, delimiter="\t")}
+
+
+def pretraining_text(encoder):
+    """-> {language: amount of pretraining text}, in any unit: from the encoder's languages.json.
+
+    Without such a file: XLM-R's own, in GiB.
+    """
+    path = encoder_folder(encoder) / "languages.json"
+    if path.exists():
+        return read_json(path)
+    found = load_languages().items()
+    return {lang: float(row["cc100_gib"]) for lang, row in found if row["cc100_gib"]}
+
+
+def resource_level(amount):
+    """{language: amount of text} -> {language: "high" for the upper half of them, else "low"}."""
+    ranked = sorted(amount, key=lambda lang: -amount[lang])
+    half = len(ranked) // 2
+    return {lang: "high" if i < half else "low" for i, lang in enumerate(ranked)}

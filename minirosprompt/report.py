@@ -1,0 +1,76 @@
+"""What a run leaves for people and scripts: the table, results.json and .csv, the picture."""
+import csv
+
+import numpy as np
+
+from . import metrics
+from .io.files import write_json, writing
+from .io.picture import draw
+from .io.runtime import peak_memory
+from .io.tables import format_averages, format_gains, format_table
+from .languages import load_languages, pretraining_text, resource_level
+
+
+def report(folder, settings, examples, classes, scores, device):
+    """Prints the table; writes results.json, results.csv and figure.svg. -> the rows.
+
+    settings: Namespace of the run; scores: {(method, seed): (N, C)}, the method "hard" is there.
+    """
+    seen, source = settings.seen, settings.source
+    labels = np.array([classes.index(e.label) for e in examples])                   # (N,)
+    predicted = {key: s.argmax(1).numpy() for key, s in scores.items()}             # (N,) each
+    rows = []
+    for (method, seed), p in predicted.items():
+        rows += metrics.result_rows(method, seed, examples, labels, p, classes, seen, source)
+    summary = metrics.summarise(rows, pretraining_text(settings.encoder))
+
+    # Unseen classes in target languages: what it is all about, so with intervals.
+    keep = np.array([e.label not in seen and e.lang not in source for e in examples])
+    for method in summary if keep.any() else ():
+        of_method = np.stack([p for (m, _), p in predicted.items() if m == method])  # (seeds, N)
+        right = (of_method == labels).mean(0)[keep]
+        ids = np.array([e.id for e in examples])[keep]
+        low, high = metrics.bootstrap(right, ids)
+        summary[method]["target unseen"] |= {"low": low, "high": high}
+        if method != "hard":
+            hard = predicted["hard", 0]
+            mean, (low, high) = metrics.gain(examples, labels, of_method, hard, keep)
+            summary[method]["target unseen gain"] = {"mean": mean, "low": low, "high": high}
+
+    langs = {e.lang for e in examples}
+    print(f"\naccuracy in %, {len(classes)} classes compete "
+          f"({len(set(seen) & set(classes))} seen in training), chance {100 / len(classes):.1f}; "
+          f"{len(langs & set(source))} source and {len(langs - set(source))} target languages\n")
+    print(format_table(summary, metrics.CELLS))
+    print(format_gains(summary))
+
+    written = {"settings": vars(settings), "rows": rows, "summary": summary}
+    write_json(folder / "results.json", written)
+    with writing(folder / "results.csv") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    with writing(folder / "figure.svg") as file:
+        names = {lang: of["name"] for lang, of in load_languages().items()}
+        file.write(draw(rows, names, 1 / len(classes)))
+    memory = peak_memory(device)
+    print(f"per language: {folder / 'results.csv'}, {folder / 'figure.svg'}"
+          + (f"; peak memory {memory / 1e9:.1f} GB" if memory else ""))
+    return rows
+
+
+def report_by_kind(folder, rows, encoder):
+    """Prints and writes (averages.json) the accuracy on all classes over kinds of languages."""
+    known = load_languages()
+    level = resource_level(pretraining_text(encoder))
+    kind_of = {"pretraining text": {}, "script": {}, "family": {}}
+    for lang in {row["lang"] for row in rows}:
+        kind_of["pretraining text"][lang] = level.get(lang, "none")
+        for column in ("script", "family"):
+            kind_of[column][lang] = known[lang][column] if lang in known else "unknown"
+    averages = {}
+    for name, kinds in kind_of.items():
+        averages[name] = metrics.average_by(rows, kinds)
+        title = f"accuracy on all classes in %, languages by {name}"
+        print("\n" + format_averages(title, averages[name]))
+    write_json(folder / "averages.json", averages)
