@@ -72,7 +72,7 @@ def number(results, method, cell, interval):
 
 
 def main():
-    p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--on", choices=list(TABLES), default="minitopics", help="the data set (default: minitopics)")
     p.add_argument("--encoder", default="pocket", help="as in train.py (default: pocket)")
     p.add_argument("--only", nargs="+", help="names of tables (default: all)")

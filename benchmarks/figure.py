@@ -51,7 +51,7 @@ def draw(rows, column, chance, path):
 
 
 def main():
-    p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("results", type=Path, help="results.json of a run or an evaluation")
     p.add_argument("figure", type=Path, help="file to write, .svg")
     args = p.parse_args()

@@ -315,7 +315,7 @@ def processor():
 
 
 def main():
-    p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--encoder", choices=list(CONFIGS), default="base", help="whose sizes (default: base)")
     p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="(default: float32)")
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: cuda where there is one)")

@@ -26,7 +26,7 @@ MOST = 2**30  # bytes that are read from any one file of an archive
 
 def arguments(doc, url, languages=()):
     """The flags of a data set script. doc: its docstring; url: where its files are; languages: those it has, if several."""
-    p = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=doc)
     out = Path("data") / Path(sys.argv[0]).stem
     p.add_argument("--out", type=Path, default=out, help="folder to write (default: %(default)s)")
     p.add_argument("--source", default=url, help="a mirror's address, or a folder with the same files (default: %(default)s)")

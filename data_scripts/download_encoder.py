@@ -17,7 +17,7 @@ from minirosprompt.io.weights import TOKENIZER_FILE, encoder_folder
 
 
 def main():
-    p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("name", help="xlm-roberta-base, xlm-roberta-large, org/name[@revision], or a folder")
     args = p.parse_args()
     folder = encoder_folder(args.name)

@@ -74,7 +74,7 @@ def within_budget(sizes, budget):
 
 
 def main():
-    p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--out", type=Path, default=Path("data/corpus"), help="folder to write (default: %(default)s)")
     p.add_argument("--texts", type=Path, nargs="+", help="folders with SOURCE/LANGUAGE.txt; the sources that sources.py calls parallel "
                                                          "are row-aligned (default: download)")

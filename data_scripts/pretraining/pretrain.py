@@ -97,7 +97,7 @@ def new_model(config):
 
 
 def arguments():
-    p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--out", type=Path, required=True, help="folder for the encoder, in Hugging Face layout")
     p.add_argument("--minitopics", type=Path, default=MINITOPICS, help="folder of the three tables (default: MiniTopics)")
     p.add_argument("--corpus", type=Path, help="folder that corpus.py wrote: train on its text and tokenizer instead")

@@ -48,7 +48,7 @@ def fit(x, y, C, decay=1e-3):
 
 
 def main():
-    p = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--encoder", default="pocket", help="as in train.py (default: pocket)")
     p.add_argument("--data", default="minitopics", help="as in train.py (default: minitopics)")
     p.add_argument("--language", default="eng_Latn", help="trained and tested on (default: eng_Latn)")
