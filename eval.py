@@ -6,8 +6,8 @@
     python eval.py --labels labels.json --input texts.txt > scores.tsv   # one text a line
     torchrun --nproc-per-node 4 -- eval.py --run runs/NAME               # four processes, or GPUs
 """
-import argparse
 import sys
+from os.path import getmtime
 from pathlib import Path
 
 from minirosprompt import UserError
@@ -30,8 +30,7 @@ def arguments(argv):
                    help="(default: cuda where there is one)")
     p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32",
                    help="of the encoder (default: float32)")
-    p.add_argument("--show-neighbours", action="store_true",
-                   help="print what each label word turned into, and stop")
+    p.add_argument("--show-neighbours", action="store_true", help="print what label words become")
     g = p.add_argument_group("evaluate on labelled data")
     g.add_argument("--data", help="data folder (default: the one trained on)")
     g.add_argument("--languages", type=names,
@@ -40,16 +39,18 @@ def arguments(argv):
     g.add_argument("--split", choices=splits, default="test", help="(default: test)")
     g.add_argument("--calibration", choices=["none", "contextual"],
                    help="(default: as in training)")
-    g.add_argument("--stacking", type=nonnegative,
-                   help="subtract so much from seen classes' scores (default: as in training)")
-    g.add_argument("--out", type=Path,
-                   help="folder for results.json and results.csv (default: RUN/eval-SPLIT)")
+    g.add_argument("--stacking", type=nonnegative, help="(default: as in training)")
+    g.add_argument("--out", type=Path, help="folder for the results (default: RUN/eval-SPLIT)")
     g = p.add_argument_group("classify your own texts")
-    g.add_argument("--labels", help="class names with commas, or a labels.json: "
-                   "{class: {language: [label words]}}")
+    g.add_argument("--labels", type=names_or_file, help="class names with commas, or a "
+                   "labels.json: {class: {language: [label words]}}")
     g.add_argument("--text", action="append", help="a text; may be given again")
     g.add_argument("--input", type=Path, help="a UTF-8 file with one text a line")
     return p.parse_args(argv)
+
+
+def names_or_file(text):
+    return Path(text) if text.endswith(".json") else names(text)
 
 
 def main(argv=None):
@@ -61,15 +62,13 @@ def main(argv=None):
     if not paths:
         raise UserError(f"--run {run}: no prompt.safetensors in it")
 
-    # A run has one set of settings, and it lies in each of its prompts.
-    _, about = load_prompt(paths[0])
-    settings = read_settings(about["settings"], paths[0])
+    settings = read_settings(paths[0])  # a run has one set of them, in each of its prompts
     for flag in ("encoder", "data", "calibration", "stacking"):
         if getattr(args, flag) is not None:
             setattr(settings, flag, getattr(args, flag))
     label_words = choose_label_words(args, settings)
     encoder, tokenizer = load_encoder(settings.encoder, device, dtype)
-    prompts = {}  # (method, seed) -> prompt
+    prompts = {("hard", 0): None}  # (method, seed) -> prompt
     for path in paths:
         prompt, about = load_prompt(path, encoder)
         prompts[about["method"], about["seed"]] = prompt
@@ -82,10 +81,9 @@ def main(argv=None):
             weighted = [f"{piece} {weight:.2f}" for piece, weight in pieces]
             print(f"{label}\t{word}\t{' '.join(weighted)}")
     elif args.text or args.input:
-        # Of several prompts: one trained with group DRO, if there is any; the first seed.
-        best = min(prompts, key=lambda key: (key[0] != "soft-group-dro", key[1]))
+        prompt, _ = load_prompt(max(paths, key=getmtime), encoder)  # of several, the newest
         examples = [Example(text) for text in read_texts(args)]
-        scores = classifier(prompts[best]).score(examples, progress="scoring")      # (N, C)
+        scores = classifier(prompt).score(examples, progress="scoring")             # (N, C)
         write_row(sys.stdout, ["text", "class", *label_words])
         for example, probability in zip(examples, scores.softmax(1)):
             label = list(label_words)[probability.argmax()]
@@ -95,9 +93,9 @@ def main(argv=None):
         raise UserError("--labels: give the texts to classify with --text or --input")
     else:
         examples = labelled(args, settings, label_words)
-        scores = {("hard", 0): classifier(None).score(examples, progress="hard prompt")}
+        scores = {}
         for (method, seed), prompt in prompts.items():
-            scores[method, seed] = classifier(prompt).score(examples, progress="scoring")
+            scores[method, seed] = classifier(prompt).score(examples, progress=method)
         if shard()[0] == 0:  # of several processes the first one reports
             folder = args.out or (run.parent if run.suffix else run) / f"eval-{args.split}"
             rows = report(folder, settings, examples, list(label_words), scores, device)
@@ -110,26 +108,19 @@ def newest_run():
     if not found:
         raise UserError("runs: no trained prompt there yet: run python train.py first, "
                         "or name one with --run")
-    return max(found, key=lambda path: path.stat().st_mtime).parent.parent
+    return max(found, key=getmtime).parent.parent
 
 
 def choose_label_words(args, settings):
     """-> {class: [label words]}: of --labels, else those of the data set."""
-    if args.labels and Path(args.labels).suffix == ".json":
+    if isinstance(args.labels, Path):
         return load_label_words(args.labels)
-    path = data_folder(settings.data) / "labels.json"
     of_data = {}
-    if path.exists() or not args.labels:
+    if args.labels is None or (data_folder(settings.data) / "labels.json").exists():
         classes = None if args.data else settings.classes
-        of_data = load_label_words(path, classes, settings.label_languages)
-    if not args.labels:
-        return of_data
-    try:
-        labels = names(args.labels)
-    except argparse.ArgumentTypeError as error:
-        raise UserError(f"--labels: {error}") from None
+        of_data = load_label_words(settings.data, classes, settings.label_languages)
     # A class's label words are those of the data set if it has the class, else its own name.
-    return {name: of_data.get(name, [name]) for name in labels}
+    return {name: of_data.get(name, [name]) for name in args.labels or of_data}
 
 
 def read_texts(args):
@@ -146,8 +137,7 @@ def labelled(args, settings, label_words):
     unknown = set(args.languages or ()) - {e.lang for e in examples}
     if unknown:
         raise UserError(f"--languages: {', '.join(sorted(unknown))} not in {settings.data}")
-    if args.languages:
-        examples = [e for e in examples if e.lang in args.languages]
+    examples = [e for e in examples if args.languages is None or e.lang in args.languages]
     if not examples:
         raise UserError(f"{settings.data}: the {args.split} split has no text of the classes "
                         f"{', '.join(label_words)}")

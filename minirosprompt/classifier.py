@@ -13,6 +13,7 @@ from tqdm import tqdm
 from . import UserError
 from .data import length_buckets
 from .io.cli import Parser, check_settings, names, nonnegative, positive
+from .io.prompts import load_prompt
 from .io.runtime import shard
 from .io.weights import TOKENIZER_FILE, encoder_folder
 from .prompt import TOKENS_AT_ONCE, PromptedEncoder, Template, pad
@@ -69,9 +70,10 @@ def settings_of(args):
     return {name: getattr(args, name) for name in vars(default_settings())}
 
 
-def read_settings(settings, path):
-    """{flag: value} from the prompt file `path` -> argparse.Namespace. Raises UserError."""
-    return argparse.Namespace(**check_settings(settings_parser(), settings, path))
+def read_settings(path):
+    """A prompt's file -> the settings it was trained with, argparse.Namespace. Raises UserError."""
+    _, about = load_prompt(path)
+    return argparse.Namespace(**check_settings(settings_parser(), about["settings"], path))
 
 
 # ---- the classifier ------------------------------------------------------------------------------

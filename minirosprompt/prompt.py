@@ -71,7 +71,7 @@ class Template:
                             "no room for a text")
 
     def encode(self, texts):
-        """Texts -> sequences, lists of ids. A long text is cut; mask, prompt and words never are."""
+        """Texts -> sequences, lists of ids. A long text is cut; all else never is."""
         texts_ids = self.tokenizer.encode(list(texts))
         return [self.before + ids[:self.room] + self.after for ids in texts_ids]
 
