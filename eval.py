@@ -11,20 +11,21 @@ from os.path import getmtime
 from pathlib import Path
 
 from minirosprompt import UserError
-from minirosprompt.classifier import Classifier, load_encoder, read_settings
+from minirosprompt.classifier import Classifier, load_encoder
 from minirosprompt.data import Example, data_folder, load_label_words, load_split
 from minirosprompt.io import cli
 from minirosprompt.io.cli import Parser, names, nonnegative
 from minirosprompt.io.files import clean, read_lines, write_row
 from minirosprompt.io.prompts import load_prompt
 from minirosprompt.io.runtime import join, pick_device, shard
+from minirosprompt.io.settings import read_settings
 from minirosprompt.report import report, report_by_kind
 
 
 def arguments(argv):
     p = Parser(description=__doc__)
-    p.add_argument("--run", type=Path, help="folder of a run, or one prompt.safetensors "
-                   "(default: the newest under runs/)")
+    p.add_argument("--run", type=Path,
+                   help="folder of a run, or a prompt.safetensors (default: the newest run)")
     p.add_argument("--encoder", help="if it lies elsewhere than in training")
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
                    help="(default: cuda where there is one)")
@@ -62,7 +63,8 @@ def main(argv=None):
     if not paths:
         raise UserError(f"--run {run}: no prompt.safetensors in it")
 
-    settings = read_settings(paths[0])  # a run has one set of them, in each of its prompts
+    # A run has one set of settings, in each of its prompts; flags here may overrule some.
+    settings = read_settings(paths[0])
     for flag in ("encoder", "data", "calibration", "stacking"):
         if getattr(args, flag) is not None:
             setattr(settings, flag, getattr(args, flag))
@@ -81,7 +83,8 @@ def main(argv=None):
             weighted = [f"{piece} {weight:.2f}" for piece, weight in pieces]
             print(f"{label}\t{word}\t{' '.join(weighted)}")
     elif args.text or args.input:
-        prompt, _ = load_prompt(max(paths, key=getmtime), encoder)  # of several, the newest
+        newest = max(paths, key=getmtime)
+        prompt, _ = load_prompt(newest, encoder)
         examples = [Example(text) for text in read_texts(args)]
         scores = classifier(prompt).score(examples, progress="scoring")             # (N, C)
         write_row(sys.stdout, ["text", "class", *label_words])
@@ -106,8 +109,7 @@ def newest_run():
     """-> the folder under runs/ whose prompt was written last."""
     found = list(Path("runs").glob("*/*/prompt.safetensors"))
     if not found:
-        raise UserError("runs: no trained prompt there yet: run python train.py first, "
-                        "or name one with --run")
+        raise UserError("runs: no trained prompt yet: run python train.py, or name one by --run")
     return max(found, key=getmtime).parent.parent
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from minirosprompt import UserError
-from minirosprompt.classifier import Classifier, add_settings, load_encoder, settings_of
+from minirosprompt.classifier import Classifier, load_encoder
 from minirosprompt.data import balanced_batch, few_shot, groups_of, load_data, load_label_words
 from minirosprompt.dro import group_losses, update_log_q
 from minirosprompt.io import cli
@@ -24,6 +24,7 @@ from minirosprompt.io.cli import Parser, names, nonnegative, positive, whole
 from minirosprompt.io.files import load_state, read_json, save_state, write_json, writing
 from minirosprompt.io.prompts import load_prompt, save_prompt
 from minirosprompt.io.runtime import environment, interrupts, pick_device
+from minirosprompt.io.settings import add_settings, settings_of
 from minirosprompt.prompt import init_prompt
 from minirosprompt.report import report
 
@@ -32,7 +33,7 @@ from minirosprompt.report import report
 def arguments(argv):
     """-> (args, folder of the run). --resume takes the args that the run was begun with."""
     p = Parser(description=__doc__)
-    add_settings(p)  # --encoder, --data, --template ...: classifier.py
+    add_settings(p)  # --encoder, --data, --template ...: io/settings.py
     g = p.add_argument_group("training")
     objectives = ["erm", "group-dro"]
     g.add_argument("--objective", nargs="+", choices=objectives, default=objectives,
@@ -109,6 +110,7 @@ def main(argv=None):
                 classifier = Classifier(encoder, tokenizer, seen_words, args, initial[seed])
                 prompt = train(args, objective, seed, classifier, training[seed], dev, path.parent)
                 save_prompt(path, prompt, encoder, method, seed, settings_of(args))
+            # Now all classes compete, those that training has never heard of too.
             prompt, _ = load_prompt(path, encoder)
             soft = Classifier(encoder, tokenizer, label_words, args, prompt).calibrate()
             scores[method, seed] = soft.score(tested, progress="scoring")
@@ -121,6 +123,7 @@ def worst_group(classifier, dev, group_by):
     labels = torch.tensor([classifier.classes.index(e.label) for e in dev])         # (N,)
     groups, group_names = groups_of(dev, group_by)
     groups = torch.tensor(groups)                                                   # (N,)
+    # group_losses takes the mean of anything over groups: of losses, and of right answers.
     right = (scores.argmax(1) == labels).float()                                    # (N,)
     accuracy, _ = group_losses(right, groups, len(group_names))                     # (G,)
     losses = F.cross_entropy(scores, labels, reduction="none")                      # (N,)
@@ -138,6 +141,7 @@ def train(args, objective, seed, classifier, examples, dev, folder):
     and raises KeyboardInterrupt.
     """
     optimizer = torch.optim.AdamW([classifier.prompt], lr=args.lr, weight_decay=0.0)
+    # Nothing in front of the encoder changes but the prompt: the texts are tokenised once.
     device = classifier.prompt.device
     sequences = classifier.encode(examples)
     labels = [classifier.classes.index(e.label) for e in examples]
@@ -149,6 +153,7 @@ def train(args, objective, seed, classifier, examples, dev, folder):
     log_q = torch.full((G,), 1 / G, device=device).log()                            # (G,) uniform
 
     step, log, best = 0, [], {"accuracy": -1.0}
+    # Go on where an interrupted run has stopped, q and the optimiser's moments included.
     last = folder / "last.pt"
     if last.exists():
         try:
@@ -169,12 +174,14 @@ def train(args, objective, seed, classifier, examples, dev, folder):
     bar = tqdm(total=args.steps, initial=step, desc=folder.name, unit="step", delay=1)
     with bar, interrupts() as stop:
         while step < args.steps:
+            # Each group the same number of texts. (seed, step) decides, so --resume needs no more.
             batch = balanced_batch(groups, G, args.batch_size, seed, step)          # (B,) indices
             scores = classifier([sequences[i] for i in batch])                      # (B, C)
             losses = F.cross_entropy(scores, labels[batch], reduction="none")       # (B,)
             loss_g, count = group_losses(losses, group[batch], G)                   # (G,), (G,)
 
             if objective == "erm":
+                # Empirical risk minimisation: all texts weigh the same.
                 loss = losses.mean()
             elif objective == "group-dro":
                 # Sagawa et al. 2020, Algorithm 1:  q_g <- q_g exp(eta (loss_g + C / sqrt(n_g)))
@@ -192,6 +199,8 @@ def train(args, objective, seed, classifier, examples, dev, folder):
             step += 1
             bar.update()
 
+            # Selection: the prompt that is best for its worst group. Unseen classes and target
+            # languages are not in dev.
             if step % args.select_every == 0 or step == args.steps:
                 worst, worst_loss = worst_group(classifier, dev, args.group_by)
                 # The dev split is small, so ties are common: then the lower loss is better.
@@ -212,6 +221,7 @@ def train(args, objective, seed, classifier, examples, dev, folder):
         header = ["step", "loss", "worst_dev_accuracy", "worst_dev_loss"]
         header += [f"loss {name}" for name in group_names] + [f"q {name}" for name in group_names]
         csv.writer(file).writerows([header, *log])
+    # Left by a `break` before the first selection? Then the prompt as it is.
     return best.get("prompt", classifier.prompt.detach())
 
 

@@ -33,6 +33,7 @@ class Example:
 
 def read_examples(path):
     """A TSV file -> list of Examples. Raises UserError with file and line (io/files.py)."""
+    # Quoted CSV with tabs: splitting lines at tabs would corrupt texts with quotes in them.
     rows = read_tsv(path, COLUMNS)
     return [Example(row["text"], row["label"], row["lang"], row["id"], row) for row in rows]
 
@@ -96,6 +97,7 @@ def load_data(args):
     dev = load_split(args.data, "dev")
     tested = load_split(args.data, args.split)
     choose(args, train + dev + tested)
+    # Unseen classes and target languages must choose nothing, so they are taken out here.
     train = [e for e in train if e.label in args.seen and e.lang in args.source]
     dev = [e for e in dev if e.label in args.seen and e.lang in args.source]
     tested = [e for e in tested if e.label in args.classes and e.lang in args.languages]
@@ -138,7 +140,9 @@ def few_shot(examples, classes, langs, shots, seed):
     for lang in sorted(langs):
         for label in sorted(classes):
             cell = [e for e in examples if e.lang == lang and e.label == label]
+            # Sorted, so that the draw does not depend on the order of the file.
             cell.sort(key=lambda e: (e.id, e.text))
+            # Its own generator for each cell: one more language changes no other's draw.
             rng = random.Random(f"{seed} {lang} {label}")
             chosen += rng.sample(cell, min(shots, len(cell)))
     return chosen
@@ -171,6 +175,7 @@ def balanced_batch(groups, G, size, seed, step):
     for i, g in enumerate(groups):
         members[g].append(i)
     batch = []
+    # In a new order each time, because the first groups get what size / G leaves over.
     for turn, g in enumerate(rng.sample(range(G), G)):
         n = size // G + (turn < size % G)
         if n <= len(members[g]):
@@ -188,6 +193,7 @@ def length_buckets(sequences, budget):
     buckets = []
     bucket = []
     for i in sorted(range(len(sequences)), key=lambda i: len(sequences[i])):
+        # They come by length, so this one would be the longest, and all are padded to it.
         if bucket and (len(bucket) + 1) * len(sequences[i]) > budget:
             buckets.append(bucket)
             bucket = []

@@ -16,6 +16,7 @@ def group_losses(losses, groups, G):
 
     losses: (B,), one a text; groups: (B,) its group, 0 .. G-1.
     """
+    # A batch holds few texts, so a group may be absent: 0 / 1 then, not 0 / 0.
     count = torch.bincount(groups, minlength=G)                         # (G,)
     total = losses.new_zeros(G).index_add(0, groups, losses)            # (G,)
     return total / count.clamp(min=1), count
@@ -30,6 +31,8 @@ def update_log_q(log_q, group_loss, present, eta, adjustment):
     would let rare groups fade away.)
     adjustment: (G,) C / sqrt(n_g), the generalisation adjustment.
     """
+    # In logarithms nothing underflows, however long a group does well. detach: q is a constant
+    # for the gradient, which is that of the weighted loss alone.
     moved = log_q + eta * (group_loss.detach() + adjustment)            # (G,)
     # The present groups' new weights must sum to what their old ones did.
     shift = log_q[present].logsumexp(0) - moved[present].logsumexp(0)

@@ -33,6 +33,7 @@ def pretraining_text(encoder):
 
 def resource_level(amount):
     """{language: amount of text} -> {language: "high" for the upper half of them, else "low"}."""
+    # Half of the encoder's own languages, whatever the unit: encoders have read unlike amounts.
     ranked = sorted(amount, key=lambda lang: -amount[lang])
     half = len(ranked) // 2
     return {lang: "high" if i < half else "low" for i, lang in enumerate(ranked)}

@@ -25,6 +25,7 @@ def harmonic_mean(a, b):
 
 def macro_f1(labels, predicted, C):
     """Mean F1 over the classes that occur in labels or predicted; both (N,) of 0 .. C-1."""
+    # A confusion matrix: labels down, predictions across.
     pairs = np.zeros((C, C))
     np.add.at(pairs, (labels, predicted), 1)
     both = pairs.sum(0) + pairs.sum(1)                        # (C,) 2 TP + FP + FN
@@ -37,6 +38,7 @@ def accuracies(labels, predicted, seen, C):
 
     seen or unseen is None where the texts have no such class, and harmonic then too.
     """
+    # All classes compete for every text; only what the accuracy is taken over differs.
     right = labels == predicted                               # (N,)
     of_seen = seen[labels]                                    # (N,)
     row = {"n": len(labels), "seen": None, "unseen": None, "all": float(right.mean()),
@@ -100,6 +102,7 @@ def summarise(rows, amount=None):
                 seeds.setdefault(row["seed"], []).append(row)
         summary[method] = {}
         for which, metric in CELLS:
+            # First over the languages of a seed, then over seeds: sd is what a rerun would vary.
             values = [cell(of_seed, which, metric, level) for of_seed in seeds.values()]
             if None not in values:
                 sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -133,6 +136,7 @@ def bootstrap(values, clusters, repeats=2000, seed=0):
     clusters: (N,) anything; translations of one sentence are one cluster, because they are right
     or wrong together.
     """
+    # Each cluster as a sum and a count, so that drawing them needs no list of texts.
     _, cluster = np.unique(clusters, return_inverse=True)
     total = np.bincount(cluster, values)                      # (clusters,)
     count = np.bincount(cluster)                              # (clusters,)
@@ -148,6 +152,7 @@ def gain(examples, labels, predicted, baseline, keep):
     predicted: (S, N), one row a seed; baseline: (N,). Sentences are drawn again with all their
     translations and seeds.
     """
+    # Paired: both methods on the same texts, so what is hard for both cancels.
     difference = (predicted == labels).mean(0) - (baseline == labels)       # (N,)
     difference = difference[keep].astype(float)
     ids = np.array([e.id for e in examples])[keep]

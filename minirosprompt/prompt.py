@@ -46,8 +46,9 @@ class Template:
             raise UserError(f"--prompt-length {prompt}: "
                             f"this encoder has room for {max_tokens} tokens in all")
         self.tokenizer = tokenizer
+        # A soft prompt has no words. Its vectors still need a place among the ids, so they get
+        # virtual ones, after <mask>, which is the last real id.
         if isinstance(prompt, int):
-            # Prompt vectors have virtual ids: those after <mask>, which is the last real one.
             prompt_ids = list(range(tokenizer.mask + 1, tokenizer.mask + 1 + prompt))
         else:
             prompt_ids = tokenizer.encode(prompt)
@@ -64,6 +65,7 @@ class Template:
             else:
                 side += tokenizer.encode(part.strip())
         self.after.append(EOS)
+        # What is left of the encoder's room belongs to the text.
         used = len(self.before) + len(self.after)
         self.room = max_tokens - used
         if self.room < 1:
@@ -72,6 +74,7 @@ class Template:
 
     def encode(self, texts):
         """Texts -> sequences, lists of ids. A long text is cut; all else never is."""
+        # All texts in one call, because SentencePiece is much faster so.
         texts_ids = self.tokenizer.encode(list(texts))
         return [self.before + ids[:self.room] + self.after for ids in texts_ids]
 
@@ -95,16 +98,20 @@ class PromptedEncoder(nn.Module):
         It may have more dimensions, (..., D): virtual ids count its vectors from first to last.
         """
         super().__init__()
+        # Frozen once more, here where it matters: whoever made the encoder may have forgotten.
         self.encoder = encoder.requires_grad_(False).eval()
         self.mask_id = mask_id
         self.prompt = None if prompt is None else nn.Parameter(prompt.clone().float())
 
     def embed(self, input_ids):
         """(B, T) ids -> inputs_embeds (B, T, D): of a word its embedding, else a prompt vector."""
+        # Virtual ids lie outside the embedding table: any row will do there, it is not used.
         words = self.encoder.word(input_ids.clamp(max=self.mask_id))                # (B, T, D)
         if self.prompt is None:
             return words
         slot = input_ids - (self.mask_id + 1)  # (B, T) which prompt vector; below 0: a word
+        # The parameter itself stays float32, also where the encoder computes in bfloat16: small
+        # steps would be lost in eight bits.
         prompt = self.prompt.flatten(0, -2).to(words.dtype)                         # (P, D)
         vectors = F.embedding(slot.clamp(min=0), prompt)                            # (B, T, D)
         return torch.where((slot >= 0)[..., None], vectors, words)
@@ -117,6 +124,7 @@ class PromptedEncoder(nn.Module):
         mask_position = (input_ids == self.mask_id).int().argmax(1)                 # (B,)
         inputs_embeds = self.embed(input_ids)                                       # (B, T, D)
         x = self.encoder(inputs_embeds, input_ids != PAD, at=mask_position)         # (B, D)
+        # Scores are computed in float32, whatever the encoder's dtype.
         return self.encoder.head_hidden(x).float()
 
     def read(self, sequences):
@@ -127,6 +135,7 @@ class PromptedEncoder(nn.Module):
         device = self.encoder.word.weight.device
         buckets = length_buckets(sequences, TOKENS_AT_ONCE[device.type])
         h = [self(pad([sequences[i] for i in bucket], device)) for bucket in buckets]
+        # Row n of what was read belongs to sequence order[n]; argsort is the way back.
         order = torch.tensor(sum(buckets, []), device=device)                       # (N,)
         return torch.cat(h)[order.argsort()]                                        # (N, D)
 
@@ -137,12 +146,14 @@ def init_prompt(mode, length, encoder, tokenizer, words, seed):
     words: embeddings of the phrase `words` (repeated or cut to length); vocab: of random ordinary
     tokens; normal: random, with the mean and the spread of the word embeddings.
     """
+    # A generator of its own: the same prompt whatever else has drawn random numbers before.
     generator = torch.Generator().manual_seed(seed)
     E = encoder.word.weight.float().cpu()                                           # (V, D)
     if mode == "normal":
         return E.mean(0) + E.std(0) * torch.randn(length, E.shape[1], generator=generator)
     if mode == "vocab":
-        first = EOS + 2  # past the special tokens
+        # Special tokens are no words: a prompt of <pad> and <unk> would start from nowhere.
+        first = EOS + 2
         ids = torch.randint(first, tokenizer.mask, (length,), generator=generator)
         return E[ids].clone()
     ids = tokenizer.encode(words)

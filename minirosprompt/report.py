@@ -22,6 +22,7 @@ def report(folder, settings, examples, classes, scores, device):
     rows = []
     for (method, seed), p in predicted.items():
         rows += metrics.result_rows(method, seed, examples, labels, p, classes, seen, source)
+    # Languages with much and with little pretraining text are averaged apart.
     summary = metrics.summarise(rows, pretraining_text(settings.encoder))
 
     # Unseen classes in target languages: what it is all about, so with intervals.
@@ -37,13 +38,7 @@ def report(folder, settings, examples, classes, scores, device):
             mean, (low, high) = metrics.gain(examples, labels, of_method, hard, keep)
             summary[method]["target unseen gain"] = {"mean": mean, "low": low, "high": high}
 
-    langs = {e.lang for e in examples}
-    print(f"\naccuracy in %, {len(classes)} classes compete "
-          f"({len(set(seen) & set(classes))} seen in training), chance {100 / len(classes):.1f}; "
-          f"{len(langs & set(source))} source and {len(langs - set(source))} target languages\n")
-    print(format_table(summary, metrics.CELLS))
-    print(format_gains(summary))
-
+    # Files first: a terminal that cannot show ± must not cost the results.
     written = {"settings": vars(settings), "rows": rows, "summary": summary}
     write_json(folder / "results.json", written)
     with writing(folder / "results.csv") as file:
@@ -53,6 +48,13 @@ def report(folder, settings, examples, classes, scores, device):
     with writing(folder / "figure.svg") as file:
         names = {lang: of["name"] for lang, of in load_languages().items()}
         file.write(draw(rows, names, 1 / len(classes)))
+
+    langs = {e.lang for e in examples}
+    print(f"\naccuracy in %, {len(classes)} classes compete "
+          f"({len(set(seen) & set(classes))} seen in training), chance {100 / len(classes):.1f}; "
+          f"{len(langs & set(source))} source and {len(langs - set(source))} target languages\n")
+    print(format_table(summary, metrics.CELLS))
+    print(format_gains(summary))
     memory = peak_memory(device)
     print(f"per language: {folder / 'results.csv'}, {folder / 'figure.svg'}"
           + (f"; peak memory {memory / 1e9:.1f} GB" if memory else ""))

@@ -63,6 +63,7 @@ class Verbalizer:
         for c, (label, of_class) in enumerate(label_words.items()):
             if not of_class:
                 raise UserError("every class needs at least one label word")
+            # A word that two languages share counts once, or it would weigh twice in the mean.
             of_class = list(dict.fromkeys(of_class))
             for word, ids in zip(of_class, tokenizer.encode(of_class)):
                 if not ids:
@@ -72,11 +73,14 @@ class Verbalizer:
         ordinary = tokenizer.vocab_size - len(tokenizer.special)
         if k > ordinary:
             raise UserError(f"--k {k}: the vocabulary has {ordinary} ordinary tokens")
+        # Nothing below depends on a text or on the prompt, so it is done once for a label set.
         with torch.no_grad():
             E = encoder.word.weight.float()                                         # (V, D)
+            # A word of several pieces is their mean. (NPPrompt's code takes the first alone.)
             b = torch.stack([E[ids].mean(0) for ids in pieces])                     # (W, D)
             similarity, ids = nearest(b, E, k, tokenizer)                           # (W, K)
             w = similarity.softmax(1)                                               # (W, K)
+            # The weighted mean of logits is the logit of the weighted mean: see above.
             self.weight = torch.einsum("wk,wkd->wd", w, E[ids])                     # (W, D)
             self.bias = (w * encoder.head.bias.float()[ids]).sum(1)                 # (W,)
             self.owner = torch.tensor([c for c, _ in words], device=E.device)       # (W,) its class
@@ -95,6 +99,7 @@ class Verbalizer:
         """h: (B, D) -> (B, C), minus the offset if there is one."""
         scores = h @ self.weight.T + self.bias                          # (B, W), or (B, C) for mean
         if self.combine == "max":
+            # A class's best word speaks for it: in whatever language, and only that one learns.
             empty = scores.new_full((len(h), len(self.classes)), -torch.inf)            # (B, C)
             scores = empty.scatter_reduce(1, self.owner.expand_as(scores), scores, "amax")
         return scores if self.offset is None else scores - self.offset
@@ -104,7 +109,7 @@ class Verbalizer:
 
         From now on the scores of h (1, D), the state for a text without content, are subtracted.
         """
-        self.offset = None
+        self.offset = None  # else an earlier calibration would be in h's scores
         self.offset = self.scores(h)[0].detach()                                        # (C,)
 
     def stack(self, seen, gamma):
@@ -112,6 +117,7 @@ class Verbalizer:
 
         From now on gamma is subtracted from the scores of the seen classes.
         """
+        # Seen classes are favoured: they have been trained on. A constant evens that out.
         penalty = [gamma if c in seen else 0.0 for c in self.classes]
         penalty = torch.tensor(penalty, device=self.weight.device)                      # (C,)
         self.offset = penalty if self.offset is None else self.offset + penalty

@@ -59,16 +59,19 @@ class Layer(nn.Module):
 
         at: (B,) positions, or None. -> (B, T, D), or (B, 1, D) with at.
         """
+        # Every position offers a key and a value to all others.
         k = self.key(x)                                                 # (B, T, D)
         v = self.value(x)                                               # (B, T, D)
         if at is not None:
-            # Keys and values are needed everywhere, everything else at one position only.
+            # Only one position is asked for: only it has to query, and to go through the rest.
             x = x[torch.arange(len(x), device=x.device), at][:, None]   # (B, 1, D)
         q = self.query(x)                                               # (B, T, D), or (B, 1, D)
+        # H heads attend on their own, each in its slice of D / H numbers; padding gets no weight.
         a = F.scaled_dot_product_attention(self.split(q), self.split(k), self.split(v), mask)
         a = a.transpose(1, 2).flatten(2)                # (B, H, T, D/H) -> (B, T, D)
-        # Post-LN: the norm stands after the sum. GELU is the exact one, with erf.
+        # Post-LN: the norm stands after the sum. Newer models have it before the block.
         x = self.attn_norm(x + self.out(a))
+        # GELU is the exact one, with erf: the tanh approximation differs in the fourth digit.
         return self.ffn_norm(x + self.down(F.gelu(self.up(x))))
 
 
@@ -88,7 +91,8 @@ class XLMR(nn.Module):
         self.config = c = config
         self.word = nn.Embedding(c.vocab_size, c.width)
         self.position = nn.Embedding(c.positions, c.width)
-        self.token_type = nn.Embedding(1, c.width)  # XLM-R has one token type: in effect a bias
+        # BERT tells two sentences apart by their token type. XLM-R has one: in effect a bias.
+        self.token_type = nn.Embedding(1, c.width)
         self.embed_norm = nn.LayerNorm(c.width, c.eps)
         self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
         self.head = Head(c)
@@ -100,9 +104,11 @@ class XLMR(nn.Module):
         The encoder is frozen and in eval mode. Raises UserError (io/weights.py).
         """
         sizes, state = read_encoder(name_or_path)
-        with torch.device("meta"):  # no memory, no time for random weights that go at once
+        # "meta": neither memory nor time for random weights that are thrown away at once.
+        with torch.device("meta"):
             encoder = XLMR(Config(**sizes))
         encoder.load_state_dict(state, assign=True)
+        # Frozen, for good: only prompts are trained here.
         return encoder.to(device=device, dtype=dtype).requires_grad_(False).eval()
 
     def forward(self, inputs_embeds, attention_mask=None, at=None):
@@ -114,16 +120,19 @@ class XLMR(nn.Module):
         B, T, _ = inputs_embeds.shape
         if T > self.config.max_tokens:
             raise ValueError(f"{T} tokens; this encoder has room for {self.config.max_tokens}")
+        # Positions count real tokens from 2, as fairseq does; padding stays at 1, its own id.
         if attention_mask is None:
             positions = torch.arange(PAD + 1, PAD + 1 + T, device=inputs_embeds.device)     # (T,)
             mask = None
-        else:  # real tokens count from 2, padding stays at 1
+        else:
             positions = attention_mask.cumsum(1) * attention_mask + PAD                     # (B, T)
             mask = attention_mask[:, None, None, :]                     # (B, 1, 1, T)
+        # What a token is, plus where it stands.
         x = inputs_embeds + self.position(positions) + self.token_type.weight[0]
         x = self.embed_norm(x)                                                      # (B, T, D)
         for layer in self.layers[:-1]:
             x = layer(x, mask)
+        # Of the last layer's answers only those at `at` will be used.
         x = self.layers[-1](x, mask, at)
         return x if at is None else x[:, 0]
 

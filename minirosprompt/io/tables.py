@@ -32,8 +32,8 @@ def format_gains(summary):
             g = of["target unseen gain"]
             worst = of["worst unseen"]["mean"] - summary["hard"]["worst unseen"]["mean"]
             lines.append(f"{method} against hard, unseen classes: {100 * g['mean']:+.1f} points in "
-                         f"target languages (95 % interval {100 * g['low']:+.1f} to "
-                         f"{100 * g['high']:+.1f}), {100 * worst:+.1f} in the worst language")
+                         f"target languages (95 %: {100 * g['low']:+.1f} to "
+                         f"{100 * g['high']:+.1f}), worst {100 * worst:+.1f}")
     return "\n".join(lines) + "\n"
 
 
