@@ -25,18 +25,9 @@ def report(folder, settings, examples, classes, scores, device):
     # Languages with much and with little pretraining text are averaged apart.
     summary = metrics.summarise(rows, pretraining_text(settings.encoder))
 
-    # Unseen classes in target languages: what it is all about, so with intervals.
     keep = np.array([e.label not in seen and e.lang not in source for e in examples])
-    for method in summary if keep.any() else ():
-        of_method = np.stack([p for (m, _), p in predicted.items() if m == method])  # (seeds, N)
-        right = (of_method == labels).mean(0)[keep]
-        ids = np.array([e.id for e in examples])[keep]
-        low, high = metrics.bootstrap(right, ids)
-        summary[method]["target unseen"] |= {"low": low, "high": high}
-        if method != "hard":
-            hard = predicted["hard", 0]
-            mean, (low, high) = metrics.gain(examples, labels, of_method, hard, keep)
-            summary[method]["target unseen gain"] = {"mean": mean, "low": low, "high": high}
+    if keep.any():
+        add_intervals(summary, examples, labels, predicted, keep)
 
     # Files first: a terminal that cannot show ± must not cost the results.
     written = {"settings": vars(settings), "rows": rows, "summary": summary}
@@ -59,6 +50,21 @@ def report(folder, settings, examples, classes, scores, device):
     print(f"per language: {folder / 'results.csv'}, {folder / 'figure.svg'}"
           + (f"; peak memory {memory / 1e9:.1f} GB" if memory else ""))
     return rows
+
+
+def add_intervals(summary, examples, labels, predicted, keep):
+    """Unseen classes in target languages, keep (N,): what it is all about, so with intervals."""
+    ids = np.array([e.id for e in examples])[keep]
+    for method in summary:
+        of_method = [p for (name, _), p in predicted.items() if name == method]
+        of_method = np.stack(of_method)                                             # (seeds, N)
+        right = (of_method == labels).mean(0)[keep]
+        low, high = metrics.bootstrap(right, ids)
+        summary[method]["target unseen"] |= {"low": low, "high": high}
+        if method != "hard":
+            hard = predicted["hard", 0]
+            mean, (low, high) = metrics.gain(examples, labels, of_method, hard, keep)
+            summary[method]["target unseen gain"] = {"mean": mean, "low": low, "high": high}
 
 
 def report_by_kind(folder, rows, encoder):

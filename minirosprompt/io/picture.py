@@ -3,7 +3,7 @@ from html import escape
 
 import numpy as np
 
-LEFT, WIDTH, LINE, TOP = 190, 420, 20, 60  # pixels
+WIDTH, LINE, TOP = 420, 22, 60  # pixels: of 100 %, of a language, above the first one
 SHAPES = [  # told apart in grey too; methods beyond the fifth begin again
     ('<path d="M-4,-4 L4,4 M-4,4 L4,-4" stroke="{c}" stroke-width="1.6"/>', "#888888"),
     ('<circle r="4" fill="{c}"/>', "#000000"),
@@ -16,11 +16,13 @@ SHAPES = [  # told apart in grey too; methods beyond the fifth begin again
 def draw(rows, names, chance):
     """-> SVG text: a line a language, a mark a method (mean over seeds), a whisker of ± sd.
 
-    rows: of results.json; names: {code: a language's name}. Accuracy on unseen classes, or on all where nothing is unseen.
+    rows: of results.json; names: {code: a language's name}; chance: of guessing, 0 to 1.
+    Accuracy on unseen classes, or on all where nothing is unseen.
     """
     metric = "unseen" if any(row["unseen"] is not None for row in rows) else "all"
     methods = list(dict.fromkeys(row["method"] for row in rows))
     role = {row["lang"]: row["role"] for row in rows}
+    labels = {lang: f"{names.get(lang, lang)} ({role[lang]})" for lang in role}
     values = {}  # (method, language) -> one number a seed, in %
     for row in rows:
         if row[metric] is not None:
@@ -29,30 +31,34 @@ def draw(rows, names, chance):
     def height(lang):  # sources last, and the best language of the last method first
         return role[lang] == "source", -np.mean(values.get((methods[-1], lang), 0))
 
+    left = 30 + 7 * max(map(len, labels.values()))
     bottom = TOP + LINE * len(role)
-    svg = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 30}" '
+    svg = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + WIDTH + 30}" '
            f'height="{bottom + 50}" font-family="sans-serif" font-size="12">',
            '<rect width="100%" height="100%" fill="white"/>']
+    x = left
     for i, method in enumerate(methods):
-        svg.append(mark(i, LEFT + 130 * i, 20) + text(LEFT + 130 * i + 10, 24, method))
+        svg.append(mark(i, x, 20) + text(x + 10, 24, method))
+        x += 40 + 7 * len(method)
     for percent in (0, 20, 40, 60, 80, 100):
-        x = LEFT + WIDTH * percent / 100
-        svg.append(f'<path d="M{x},{TOP - 10} V{bottom}" stroke="#dddddd"/>')
+        x = left + WIDTH * percent / 100
+        svg.append(f'<path d="M{x},{TOP} V{bottom}" stroke="#dddddd"/>')
         svg.append(text(x, bottom + 16, percent, "middle"))
-    x = LEFT + WIDTH * chance
-    svg.append(f'<path d="M{x:.1f},{TOP - 10} V{bottom}" stroke="#888888" stroke-dasharray="2 3"/>')
-    svg.append(text(x, TOP - 14, "chance", "middle"))
-    svg.append(text(LEFT + WIDTH / 2, bottom + 36, f"accuracy on {metric} classes, %", "middle"))
+    x = left + WIDTH * chance
+    svg.append(f'<path d="M{x:.1f},{TOP} V{bottom}" stroke="#888888" stroke-dasharray="2 3"/>')
+    svg.append(text(x, TOP - 6, "chance", "middle"))
+    svg.append(text(left + WIDTH / 2, bottom + 36, f"accuracy on {metric} classes, %", "middle"))
     for n, lang in enumerate(sorted(role, key=height)):
-        y = TOP + LINE * n + LINE / 2
-        svg.append(text(LEFT - 12, y + 4, f"{names.get(lang, lang)} ({role[lang]})", "end"))
+        middle = TOP + LINE * n + LINE / 2
+        svg.append(text(left - 12, middle + 4, labels[lang], "end"))
         for i, method in enumerate(methods):
             of = values.get((method, lang))
             if of:
-                x = LEFT + WIDTH * np.mean(of) / 100
+                x = left + WIDTH * np.mean(of) / 100
+                y = middle + 10 * ((i + 0.5) / len(methods) - 0.5)  # side by side, or they overlap
                 if len(of) > 1:
                     sd = WIDTH * np.std(of, ddof=1) / 100
-                    svg.append(f'<path d="M{x - sd:.1f},{y} H{x + sd:.1f}" '
+                    svg.append(f'<path d="M{x - sd:.1f},{y:.1f} H{x + sd:.1f}" '
                                f'stroke="{SHAPES[i % len(SHAPES)][1]}"/>')
                 svg.append(mark(i, x, y))
     return "\n".join(svg) + "\n</svg>\n"
