@@ -25,7 +25,7 @@ from minirosprompt.io.files import load_state, read_json, save_state, write_json
 from minirosprompt.io.prompts import load_prompt, save_prompt
 from minirosprompt.io.runtime import environment, interrupts, pick_device
 from minirosprompt.io.settings import add_settings, settings_of
-from minirosprompt.prompt import init_prompt
+from minirosprompt.prompt import Template, init_prompt
 from minirosprompt.report import report
 
 # ---- flags ---------------------------------------------------------------------------------------
@@ -94,9 +94,9 @@ def main(argv=None):
     # The frozen encoder, and the baseline: a hard prompt, which needs no training.
     encoder, tokenizer = load_encoder(args.encoder, device, dtype)
     hard = Classifier(encoder, tokenizer, label_words, args)
+    Template(args.template, tokenizer, args.prompt_length, encoder.config.max_tokens)  # no room?
     init = (args.init, args.prompt_length, encoder, tokenizer, args.hard_prompt)
     initial = {s: init_prompt(*init, s) for s in args.seeds}
-    Classifier(encoder, tokenizer, label_words, args, initial[args.seeds[0]])  # is there room?
     write_json(run / "config.json", vars(args))
     write_json(run / "env.json", environment(device))
     scores = {("hard", 0): hard.calibrate().score(tested, progress="hard prompt")}
@@ -156,13 +156,13 @@ def train(args, objective, seed, classifier, examples, dev, folder):
     # Go on where an interrupted run has stopped, q and the optimiser's moments included.
     last = folder / "last.pt"
     if last.exists():
+        state = load_state(last)
         try:
-            state = load_state(last)
             step, log, best = state["step"], state["log"], state["best"]
             log_q = state["log_q"].to(device)
             classifier.prompt.data.copy_(state["prompt"])
             optimizer.load_state_dict(state["optimizer"])
-        except (KeyError, TypeError, AttributeError, RuntimeError):
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError):
             raise UserError(f"{last}: not a checkpoint of this run; "
                             "delete it to train this prompt anew") from None
 
@@ -181,7 +181,7 @@ def train(args, objective, seed, classifier, examples, dev, folder):
             loss_g, count = group_losses(losses, group[batch], G)                   # (G,), (G,)
 
             if objective == "erm":
-                # Empirical risk minimisation: all texts weigh the same.
+                # Empirical risk minimisation: all texts of the batch weigh the same.
                 loss = losses.mean()
             elif objective == "group-dro":
                 # Sagawa et al. 2020, Algorithm 1:  q_g <- q_g exp(eta (loss_g + C / sqrt(n_g)))
@@ -211,7 +211,7 @@ def train(args, objective, seed, classifier, examples, dev, folder):
                 log.append([step, loss.item(), worst, worst_loss, *loss_g.tolist(),
                             *log_q.exp().tolist()])
                 bar.set_postfix(loss=f"{loss.item():.3f}", worst_dev=f"{worst:.2f}",
-                                worst_q=group_names[log_q.argmax()], refresh=False)
+                                worst_group=group_names[loss_g.argmax()], refresh=False)
                 save()
             if stop:
                 save()

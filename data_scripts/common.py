@@ -1,5 +1,15 @@
-"""What the data set scripts share: flags, downloads, archives read without unpacking, and the files they write."""
-import argparse
+"""What the data set scripts share.
+
+A script reads as a recipe. It says where the files are, what they must be (size and sha256), and
+which concepts of label_words.tsv make each class's label words; then it calls
+
+    args = arguments(__doc__, URL)      the flags
+    paths = fetch(args, FILES)          the files, from the network or from a folder
+    build(args, CONCEPTS, rows(paths))  train.tsv, dev.tsv, test.tsv and labels.json
+
+where its own `rows` turns a row of the files into (split, id, text, label, lang), with the help of
+read_rows for tables and members for archives. taxi1500.py is the shortest one.
+"""
 import csv
 import sys
 import tarfile
@@ -14,60 +24,98 @@ import numpy as np
 from tqdm import tqdm
 
 from minirosprompt import UserError
-from minirosprompt.io.files import write_json, writing
 from minirosprompt.io.cli import Parser, names, positive
-from minirosprompt.io.files import write_row
-from minirosprompt.languages import load_languages
 from minirosprompt.io.download import download
+from minirosprompt.io.files import write_json, write_row, writing
+from minirosprompt.languages import load_languages
 
 SPLITS = ("train", "dev", "test")
-MOST = 2**30  # bytes that are read from any one file of an archive
+LABEL_WORDS = Path(__file__).parent / "label_words.tsv"
+# Bytes that are read of any one file of an archive: a small archive can hold more than a disk.
+MOST = 2**30
+MOST_IN_ALL = 8 * MOST
+# RuntimeError: a .zip with a password, or packed in a way that Python does not know.
+BROKEN_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, UnicodeError,
+                  RuntimeError)
 
+
+# ---- flags and files -----------------------------------------------------------------------------
 
 def arguments(doc, url, languages=()):
-    """The flags of a data set script. doc: its docstring; url: where its files are; languages: those it has, if several."""
+    """The flags of a data set script.
+
+    doc: its docstring; url: where its files are; languages: those that it has, if several.
+    """
     p = Parser(description=doc)
     out = Path("data") / Path(sys.argv[0]).stem
     p.add_argument("--out", type=Path, default=out, help="folder to write (default: %(default)s)")
-    p.add_argument("--source", default=url, help="a mirror's address, or a folder with the same files (default: %(default)s)")
-    p.add_argument("--limit", type=positive, help="at most so many texts a split, language and class (default: all)")
+    p.add_argument("--mirror", default=url, help="a mirror's address, or a folder with the same "
+                   "files (default: %(default)s)")
+    p.add_argument("--limit", type=positive,
+                   help="at most so many texts a split, language and class (default: all)")
     if languages:
-        p.add_argument("--languages", type=names, default=sorted(languages), help="with commas (default: all)")
+        p.add_argument("--languages", type=names, default=sorted(languages),
+                       help="with commas (default: all)")
     args = p.parse_args()
     unknown = [lang for lang in getattr(args, "languages", ()) if lang not in languages]
     if unknown:
-        raise UserError(f"--languages: {', '.join(unknown)} not among {', '.join(sorted(languages))}")
+        have = ", ".join(sorted(languages))
+        raise UserError(f"--languages: {', '.join(unknown)} not among {have}")
     return args
 
 
 def fetch(args, files):
-    """files: {path below --source: (bytes, sha256), either None where not known} -> {path: where it lies on this machine}."""
-    if "://" not in args.source:
-        found = {file: Path(args.source).expanduser() / file for file in files}
-        for path in found.values():
-            if not path.is_file():
-                raise UserError(f"--source {args.source}: no file {path}")
-        return found
+    """Brings files from args.mirror to args.out/download, unless the mirror is a folder.
 
-    def one(file):
-        return download(f"{args.source.rstrip('/')}/{file}", args.out / "download" / file, *files[file])
+    files: {path below the mirror: (bytes, sha256)}, either of them None where it is not known.
+    -> {path below the mirror: where the file lies on this machine}. Raises UserError.
+    """
+    if "://" not in args.mirror:
+        return find(args.mirror, files)
+
+    def bring(file):
+        size, sha256 = files[file]
+        address = f"{args.mirror.rstrip('/')}/{file}"
+        return download(address, args.out / "download" / file, size, sha256)
+
     with ThreadPoolExecutor(8) as pool:
         try:
-            return dict(zip(files, tqdm(pool.map(one, files), total=len(files), desc="download", unit="file", delay=1)))
-        except BaseException:  # the first fault ends it, not the last file
+            paths = pool.map(bring, files)
+            bar = tqdm(paths, total=len(files), desc="download", unit="file", delay=1)
+            return dict(zip(files, bar))
+        except BaseException:
+            # The first fault (or Ctrl-C) ends it; else all the other files would be tried first.
             pool.shutdown(cancel_futures=True)
             raise
 
 
+def find(folder, files):
+    """{path below a folder: anything} -> {path: the whole path}. Raises UserError for a gap."""
+    paths = {file: Path(folder).expanduser() / file for file in files}
+    for path in paths.values():
+        if not path.is_file():
+            raise UserError(f"--mirror {folder}: no file {path}")
+    return paths
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
 def read_rows(path, columns, **csv_options):
-    """A TSV (or, by csv_options, CSV) file -> lists of cells. columns: the header, or how many cells if there is none."""
+    """Yields the rows of a TSV file (or, by csv_options, of another table) as lists of cells.
+
+    columns: the header, or the number of cells a row if the file has no header.
+    Raises UserError, naming file and line.
+    """
+    has_header = not isinstance(columns, int)
+    width = len(columns) if has_header else columns
+    options = {"delimiter": "\t"} | csv_options
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, **{"delimiter": "\t"} | csv_options)
-            if not isinstance(columns, int) and next(reader, None) != columns:
+            reader = csv.reader(file, **options)
+            if has_header and next(reader, None) != columns:
                 raise UserError(f"{path}: line 1: expected the columns {', '.join(columns)}")
             for row in reader:
-                if len(row) != (columns if isinstance(columns, int) else len(columns)):
+                if len(row) != width:
                     raise UserError(f"{path}: line {reader.line_num}: {len(row)} columns")
                 yield row
     except (UnicodeDecodeError, csv.Error) as error:
@@ -75,82 +123,145 @@ def read_rows(path, columns, **csv_options):
 
 
 def members(archive, wanted):
-    """Yields (name, text) of the files `wanted` in a .zip or .tar.gz. Only these are read, and nothing is written to disk."""
-    left, total = set(wanted), 0
+    """Yields (name, text) of the files `wanted` in a .zip or .tar.gz.
+
+    Only these are read, and nothing is unpacked to the disk. Raises UserError for a damaged
+    archive, or if a file is missing, too large, or a link.
+    """
+    left = set(wanted)
     try:
         if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as file:
-                for info in file.infolist():
-                    if info.filename in left and info.file_size <= MOST:
-                        left.remove(info.filename)
-                        yield info.filename, file.read(info).decode("utf-8")
+            yield from zip_members(archive, left)
         else:
-            with tarfile.open(archive, "r|gz") as file:
-                for info in file:
-                    total += info.size
-                    if total > 8 * MOST:  # all of it has to be decompressed, wanted or not
-                        raise UserError(f"{archive}: holds more than {8 * MOST:,} bytes")
-                    if info.name in left and info.isreg() and info.size <= MOST:
-                        left.remove(info.name)
-                        yield info.name, file.extractfile(info).read().decode("utf-8")
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, UnicodeError, RuntimeError) as error:
-        raise UserError(f"{archive}: not a whole, plain .zip or .tar.gz archive ({type(error).__name__})") from None
+            yield from tar_members(archive, left)
+    except BROKEN_ARCHIVE as error:
+        raise UserError(f"{archive}: not a whole, plain .zip or .tar.gz archive "
+                        f"({type(error).__name__})") from None
     if left:
-        raise UserError(f"{archive}: no plain file {sorted(left)[0]} of at most {MOST:,} bytes in it")
+        first = sorted(left)[0]
+        raise UserError(f"{archive}: no plain file {first} of at most {MOST:,} bytes in it")
+
+
+def zip_members(archive, left):
+    """members() of a .zip. left: a set of names, from which those that are found are removed."""
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            if info.filename in left and info.file_size <= MOST:
+                left.remove(info.filename)
+                yield info.filename, file.read(info).decode("utf-8")
+
+
+def tar_members(archive, left):
+    """members() of a .tar.gz, which is decompressed from front to back."""
+    total = 0
+    with tarfile.open(archive, "r|gz") as file:
+        for info in file:
+            # To come to the next file all of this one is decompressed, wanted or not.
+            total += info.size
+            if total > MOST_IN_ALL:
+                raise UserError(f"{archive}: holds more than {MOST_IN_ALL:,} bytes")
+            if info.name in left and info.isreg() and info.size <= MOST:
+                left.remove(info.name)
+                yield info.name, file.extractfile(info).read().decode("utf-8")
+
+
+# ---- writing -------------------------------------------------------------------------------------
+
+def build(args, concepts, rows, columns=()):
+    """Writes train.tsv, dev.tsv, test.tsv and labels.json to args.out; prints what they hold.
+
+    concepts: {class: [concepts of label_words.tsv]}
+    rows: iterable of (split, id, text, label, lang, *columns)
+    columns: names of what a row has beyond these
+    Every row also gets its language's script and level of XLM-R's pretraining text, to group by.
+    The tables appear whole or not at all. Raises UserError for an unknown class or an empty split.
+    """
+    languages = load_languages()
+    counts = Counter()                          # (split, language, class): texts written
+    lengths = {split: [] for split in SPLITS}   # characters of each text written
+    empty = 0
+    with ExitStack() as files:
+        tables = {}
+        for split in SPLITS:
+            tables[split] = files.enter_context(writing(args.out / f"{split}.tsv"))
+            write_row(tables[split], ["id", "text", "label", "lang", "script", "xlmr", *columns])
+        for split, id_, text, label, lang, *more in tqdm(rows, desc="write", unit="row", delay=1):
+            if label not in concepts:
+                raise UserError(f"{args.mirror}: {lang} {split} {id_}: unknown class {label!r}")
+            if not text.strip():
+                empty += 1
+                continue
+            if args.limit is not None and counts[split, lang, label] >= args.limit:
+                continue
+            counts[split, lang, label] += 1
+            lengths[split].append(len(text))
+            script = lang[-4:]
+            level = languages[lang]["xlmr"]
+            write_row(tables[split], [id_, text, label, lang, script, level, *more])
+        for split in SPLITS:
+            if not lengths[split]:
+                raise UserError(f"{args.mirror}: not one text for {split}.tsv")
+    write_json(args.out / "labels.json", label_words(concepts))
+
+    print(args.out)
+    print_lengths(counts, lengths)
+    print_classes(counts, concepts)
+    print_languages(counts, languages)
+    if empty:
+        print(f"left out: {empty} empty texts")
 
 
 def label_words(concepts):
-    """{class: [concepts of label_words.tsv]} -> {class: {language: [words]}}. A word of two classes speaks for neither."""
-    with open(Path(__file__).parent / "label_words.tsv", encoding="utf-8", newline="") as file:
+    """{class: [concepts of label_words.tsv]} -> {class: {language: [words]}}.
+
+    A word that two classes would share in a language speaks for neither of them.
+    """
+    with open(LABEL_WORDS, encoding="utf-8", newline="") as file:
         table = {row.pop("concept"): row for row in csv.DictReader(file, delimiter="\t")}
     words = {}
     for lang in table["science"]:
-        of_class = {label: {table[concept][lang] for concept in of} for label, of in concepts.items()}
-        uses = Counter(word.casefold() for of in of_class.values() for word in of)
-        for label, of in concepts.items():
-            kept = [table[concept][lang] for concept in of if uses[table[concept][lang].casefold()] == 1]
+        of_class = {}
+        uses = Counter()  # word: how many classes it stands for
+        for label, its_concepts in concepts.items():
+            of_class[label] = [table[concept][lang] for concept in its_concepts]
+            uses.update(word.casefold() for word in set(of_class[label]))
+        for label in concepts:
+            kept = [word for word in of_class[label] if uses[word.casefold()] == 1]
             if kept:
                 words.setdefault(label, {})[lang] = kept
     return words
 
 
-def build(args, concepts, rows, columns=()):
-    """Writes {train,dev,test}.tsv and labels.json to args.out, whole or not at all, and prints what they hold.
-
-    concepts: {class: [concepts of label_words.tsv]}; rows: iterable of (split, id, text, label, lang, *columns).
-    Every row also gets its language's script and class of XLM-R's pretraining text, to group by.
-    """
-    languages, count, lengths, empty = load_languages(), Counter(), {split: [] for split in SPLITS}, 0
-    with ExitStack() as files:
-        tables = {split: files.enter_context(writing(args.out / f"{split}.tsv")) for split in SPLITS}
-        for table in tables.values():
-            write_row(table, ["id", "text", "label", "lang", "script", "xlmr", *columns])
-        for split, id_, text, label, lang, *more in tqdm(rows, desc="write", unit="row", delay=1):
-            if label not in concepts:
-                raise UserError(f"{args.source}: {lang} {split} {id_}: unknown class {label!r}")
-            if not text.strip():
-                empty += 1
-            elif args.limit is None or count[split, lang, label] < args.limit:
-                count[split, lang, label] += 1
-                lengths[split].append(len(text))
-                write_row(tables[split], [id_, text, label, lang, lang[-4:], languages[lang]["xlmr"], *more])
-        for split in SPLITS:
-            if not lengths[split]:
-                raise UserError(f"{args.source}: not one text for {split}.tsv")
-    write_json(args.out / "labels.json", label_words(concepts))
-
-    print(f"{args.out}\nsplit      texts  languages  classes  characters: 5 %  median    95 %     max")
+def print_lengths(counts, lengths):
+    """One line a split: how many texts, languages and classes, and how long the texts are."""
+    print("split      texts  languages  classes  characters: 5 %  median    95 %     max")
     for split in SPLITS:
-        langs, labels = ({key[i] for key in count if key[0] == split} for i in (1, 2))
-        quantiles = np.quantile(lengths[split], [0.05, 0.5, 0.95, 1])
-        print(f"{split:5}{len(lengths[split]):11,}{len(langs):11}{len(labels):9}{quantiles[0]:17.0f}"
-              + "".join(f"{q:8.0f}" for q in quantiles[1:]))
-    total = sum(count.values())
-    share = {label: sum(n for (_, _, of), n in count.items() if of == label) / total for label in concepts}
-    print("classes: " + ", ".join(f"{label} {100 * n:.1f} %" for label, n in share.items()))
-    for xlmr, title in (("high", "well-resourced in XLM-R"), ("low", "less-resourced in XLM-R"), ("no", "not in XLM-R")):
-        langs = sorted({lang for _, lang, _ in count if languages[lang]["xlmr"] == xlmr})
-        if langs:
-            print(f"{title} ({len(langs)}): {' '.join(langs)}")
-    if empty:
-        print(f"left out: {empty} empty texts")
+        langs = {lang for of, lang, _ in counts if of == split}
+        labels = {label for of, _, label in counts if of == split}
+        short, median, long, longest = np.quantile(lengths[split], [0.05, 0.5, 0.95, 1])
+        print(f"{split:5}{len(lengths[split]):11,}{len(langs):11}{len(labels):9}"
+              f"{short:17.0f}{median:8.0f}{long:8.0f}{longest:8.0f}")
+
+
+def print_classes(counts, concepts):
+    """Each class's share of all texts: accuracy means little where one class is most of them."""
+    of_class = Counter()
+    for (_, _, label), n in counts.items():
+        of_class[label] += n
+    total = of_class.total()
+    shares = [f"{label} {100 * of_class[label] / total:.1f} %" for label in concepts]
+    print("classes: " + ", ".join(shares))
+
+
+def print_languages(counts, languages):
+    """The languages by how much of them XLM-R was pretrained on."""
+    titles = {
+        "high": "well-resourced in XLM-R",
+        "low": "less-resourced in XLM-R",
+        "no": "not in XLM-R",
+    }
+    langs = sorted({lang for _, lang, _ in counts})
+    for level, title in titles.items():
+        of_level = [lang for lang in langs if languages[lang]["xlmr"] == level]
+        if of_level:
+            print(f"{title} ({len(of_level)}): {' '.join(of_level)}")

@@ -41,13 +41,14 @@ class Classifier(nn.Module):
         super().__init__()
         self.settings = s = settings or default_settings()
         # A hard prompt is words, a soft one so many vectors; the template is the same.
-        P_or_words = s.hard_prompt if prompt is None else prompt.shape[-2]
-        self.template = Template(s.template, tokenizer, P_or_words, encoder.config.max_tokens)
+        words_or_P = s.hard_prompt if prompt is None else prompt.shape[-2]
+        self.template = Template(s.template, tokenizer, words_or_P, encoder.config.max_tokens)
         self.model = PromptedEncoder(encoder, tokenizer.mask, prompt)
         self.model.to(encoder.word.weight.device)
         # Only here do class names come in. Other names, another Classifier; the prompt stays.
         self.verbalizer = Verbalizer(encoder, tokenizer, label_words, s.k, s.combine)
         self.classes = self.verbalizer.classes
+        self.offset = torch.zeros(len(self.classes))                                # (C,)
 
     @property
     def prompt(self):
@@ -67,16 +68,25 @@ class Classifier(nn.Module):
         """Scores of every class for every Example: (N, C) on the CPU, no gradients."""
         # Training goes through forward, which keeps what the gradient needs; this does not.
         sequences = self.encode(examples)
-        return score_sequences(self.model, self.verbalizer, sequences, progress)
+        scores = score_sequences(self.model, self.verbalizer, sequences, progress)
+        return scores - self.offset
 
     @torch.inference_mode()
     def calibrate(self):
-        """From now on score as the settings ask for at test time. -> self"""
-        # The prompt was selected without either, so they are the test's alone.
+        """From now on `score` subtracts what the settings ask for at test time. -> self
+
+        Contextual calibration (Zhao et al., ICML 2021): the scores of a text without content, for
+        what every text gets is no evidence. Calibrated stacking (Chao et al., ECCV 2016): a
+        constant, from seen classes alone; they are favoured, because they have been trained on.
+        """
+        # A prompt is selected without either: they are the test's alone.
+        self.offset = torch.zeros(len(self.classes))                                # (C,)
         if self.settings.calibration == "contextual":
             empty = self.template.encode([""])
-            self.verbalizer.calibrate(self.model.read(empty))
-        self.verbalizer.stack(self.settings.seen or (), self.settings.stacking)
+            self.offset += self(empty)[0].cpu()
+        for c, label in enumerate(self.classes):
+            if label in (self.settings.seen or ()):
+                self.offset[c] += self.settings.stacking
         return self
 
 

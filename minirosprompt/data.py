@@ -91,7 +91,8 @@ def are_words(value):
 def load_data(args):
     """-> (train, dev, tested): Examples to draw from, to select a prompt by, to report on.
 
-    Fills in what choose() does. dev: seen classes in source languages, nothing else.
+    Where --classes, --seen, --source or --languages are not given, fills them in (choose).
+    dev: seen classes in source languages, nothing else.
     """
     train = load_split(args.data, "train")
     dev = load_split(args.data, "dev")
@@ -139,12 +140,12 @@ def few_shot(examples, classes, langs, shots, seed):
     chosen = []
     for lang in sorted(langs):
         for label in sorted(classes):
-            cell = [e for e in examples if e.lang == lang and e.label == label]
+            there = [e for e in examples if e.lang == lang and e.label == label]
             # Sorted, so that the draw does not depend on the order of the file.
-            cell.sort(key=lambda e: (e.id, e.text))
+            there.sort(key=lambda e: (e.id, e.text))
             # Its own generator for each cell: one more language changes no other's draw.
             rng = random.Random(f"{seed} {lang} {label}")
-            chosen += rng.sample(cell, min(shots, len(cell)))
+            chosen += rng.sample(there, min(shots, len(there)))
     return chosen
 
 

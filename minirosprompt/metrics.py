@@ -77,7 +77,7 @@ def mean_of(rows, metric):
     return float(np.mean(values)) if values else None
 
 
-def cell(rows, which, metric, level):
+def mean_or_worst(rows, which, metric, level):
     """One number of one training run: a metric's mean over some of its languages, or the worst.
 
     which: as in CELLS; level: {language: "high" or "low"}. None if there is nothing.
@@ -103,7 +103,7 @@ def summarise(rows, amount=None):
         summary[method] = {}
         for which, metric in CELLS:
             # First over the languages of a seed, then over seeds: sd is what a rerun would vary.
-            values = [cell(of_seed, which, metric, level) for of_seed in seeds.values()]
+            values = [mean_or_worst(of_seed, which, metric, level) for of_seed in seeds.values()]
             if None not in values:
                 sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
                 summary[method][f"{which} {metric}"] = {"mean": float(np.mean(values)), "sd": sd}

@@ -32,8 +32,8 @@ def nearest(b, E, k, tokenizer):
     similarity = []
     ids = []
     # (W, V) at once would take a gigabyte for 1,000 words in XLM-R's vocabulary
-    for some in F.normalize(b, dim=1).split(64):
-        cosine = some @ E.T / length                                                # (64, V)
+    for of_64 in F.normalize(b, dim=1).split(64):
+        cosine = of_64 @ E.T / length                                               # (64, V)
         cosine[:, list(tokenizer.special)] = -torch.inf
         cosine[:, tokenizer.vocab_size:] = -torch.inf   # rows that no piece uses
         top = cosine.topk(k)
@@ -49,7 +49,7 @@ class Verbalizer:
     weight)]), for people to read.
     """
 
-    def __init__(self, encoder, tokenizer, label_words, k=12, combine="max"):
+    def __init__(self, encoder, tokenizer, label_words, k=1, combine="max"):
         """label_words: {class: [word, ...]}, in as many languages as one can write; W in all.
 
         combine: how the words of a class make one score: "max" (NPPrompt's choice) or "mean".
@@ -57,7 +57,6 @@ class Verbalizer:
         """
         self.classes = list(label_words)
         self.combine = combine
-        self.offset = None
         words = []     # (class number, word)
         pieces = []    # its ids
         for c, (label, of_class) in enumerate(label_words.items()):
@@ -92,32 +91,14 @@ class Verbalizer:
                 self.bias = share @ self.bias                                       # (C,)
         self.neighbours = []
         for (c, word), js, ws in zip(words, ids.tolist(), w.tolist()):
-            found = [(tokenizer.piece(j), share) for j, share in zip(js, ws)]
+            found = [(tokenizer.piece(j), weight) for j, weight in zip(js, ws)]
             self.neighbours.append((self.classes[c], word, found))
 
     def scores(self, h):
-        """h: (B, D) -> (B, C), minus the offset if there is one."""
+        """h: (B, D) -> (B, C)."""
         scores = h @ self.weight.T + self.bias                          # (B, W), or (B, C) for mean
-        if self.combine == "max":
-            # A class's best word speaks for it: in whatever language, and only that one learns.
-            empty = scores.new_full((len(h), len(self.classes)), -torch.inf)            # (B, C)
-            scores = empty.scatter_reduce(1, self.owner.expand_as(scores), scores, "amax")
-        return scores if self.offset is None else scores - self.offset
-
-    def calibrate(self, h):
-        """Contextual calibration (Zhao et al., ICML 2021): what every text gets is no evidence.
-
-        From now on the scores of h (1, D), the state for a text without content, are subtracted.
-        """
-        self.offset = None  # else an earlier calibration would be in h's scores
-        self.offset = self.scores(h)[0].detach()                                        # (C,)
-
-    def stack(self, seen, gamma):
-        """Calibrated stacking (Chao et al., ECCV 2016).
-
-        From now on gamma is subtracted from the scores of the seen classes.
-        """
-        # Seen classes are favoured: they have been trained on. A constant evens that out.
-        penalty = [gamma if c in seen else 0.0 for c in self.classes]
-        penalty = torch.tensor(penalty, device=self.weight.device)                      # (C,)
-        self.offset = penalty if self.offset is None else self.offset + penalty
+        if self.combine == "mean":
+            return scores
+        # A class's best word speaks for it: in whatever language, and only that one learns.
+        empty = scores.new_full((len(h), len(self.classes)), -torch.inf)                # (B, C)
+        return empty.scatter_reduce(1, self.owner.expand_as(scores), scores, "amax")

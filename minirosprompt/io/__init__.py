@@ -1,1 +1,1 @@
-"""What loads, downloads, saves and parses. Skip it on first reading: the method is one folder up."""
+"""What loads, downloads, saves and parses. Skip it on first reading: the method is a folder up."""

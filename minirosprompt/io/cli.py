@@ -47,18 +47,21 @@ def end(status, message):
 # ---- settings that a run or a prompt was saved with ----------------------------------------------
 
 def check_settings(parser, settings, path):
-    """{flag: value} from a file that anybody may have changed -> the same.
+    """{flag: value} from a file that anybody may have changed -> the same, for all flags.
 
-    The parser's own arguments say what each may be, so a new flag needs nothing here.
-    Raises UserError for a missing, unknown or bad one.
+    The parser's own arguments say what each may be, so a new flag needs nothing here; in a file
+    older than the flag it has its default. Raises UserError for an unknown flag or a bad value.
     """
     actions = {a.dest: a for a in parser._actions if a.default is not argparse.SUPPRESS}
-    for name in actions.keys() ^ settings.keys():
-        raise UserError(f"{path}: written by another version ({name}); train anew")
+    unknown = sorted(settings.keys() - actions.keys())
+    if unknown:
+        raise UserError(f"{path}: written by another version ({', '.join(unknown)}); train anew")
+    checked = {}
     for name, action in actions.items():
-        if not fits(settings[name], action):
-            raise UserError(f"{path}: {name} is {settings[name]!r}; train anew")
-    return settings
+        checked[name] = settings.get(name, action.default)
+        if not fits(checked[name], action):
+            raise UserError(f"{path}: {name} is {checked[name]!r}; train anew")
+    return checked
 
 
 def fits(value, action):

@@ -35,7 +35,7 @@ def save_prompt(path, prompt, encoder, method, seed, settings):
 def load_prompt(path, encoder=None):
     """-> (prompt (..., D), {"method", "seed", "settings"}).
 
-    The settings are as they stand in the file; classifier.check_settings looks at them.
+    The settings are as they stand in the file; read_settings (settings.py) checks them.
     Raises UserError if the file is damaged, or the prompt was trained for another encoder.
     """
     tensors, metadata = read_safetensors(path)

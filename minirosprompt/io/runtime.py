@@ -42,7 +42,7 @@ def interrupts():
 
 
 def pick_device(device, dtype):
-    """The flags --device and --dtype -> (torch.device, torch.dtype). "auto": CUDA if there is one."""
+    """--device and --dtype -> (torch.device, torch.dtype). "auto" is CUDA where there is one."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():

@@ -6,7 +6,7 @@ from .prompts import load_prompt
 
 
 def add_settings(parser):
-    """Adds their flags to train.py's parser. A new one is saved, checked and read with the rest."""
+    """Adds the flags to train.py's parser. A new one is saved, checked and read with the rest."""
     g = parser.add_argument_group("what is read")
     g.add_argument("--encoder", default="pocket", help='"pocket", a folder, or a name on the hub: '
                    "xlm-roberta-base, org/name[@revision] (default: pocket)")

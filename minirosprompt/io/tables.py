@@ -9,10 +9,11 @@ def format_table(summary, cells):
     for i in range(len(head) - 1, 0, -1):  # a name once, above the first of its columns
         if head[i] == head[i - 1]:
             head[i] = ""
-    lines = [" " * 15 + "".join(f"{text:>11}" for text in head),
-             " " * 15 + "".join(f"{name.split()[1]:>11}" for name in there)]
+    left = max(15, 1 + max(map(len, summary)))  # the widest method's name
+    lines = [" " * left + "".join(f"{text:>11}" for text in head),
+             " " * left + "".join(f"{name.split()[1]:>11}" for name in there)]
     for method, of in summary.items():
-        line = f"{method:15}"
+        line = method.ljust(left)
         for name in there:
             text = ""
             if name in of:
