@@ -94,7 +94,8 @@ def main(argv=None):
     # The frozen encoder, and the baseline: a hard prompt, which needs no training.
     encoder, tokenizer = load_encoder(args.encoder, device, dtype)
     hard = Classifier(encoder, tokenizer, label_words, args)
-    Template(args.template, tokenizer, args.prompt_length, encoder.config.max_tokens)  # no room?
+    # Raises if there is no room for so long a prompt: now, before anything is written.
+    Template(args.template, tokenizer, args.prompt_length, encoder.config.max_tokens)
     init = (args.init, args.prompt_length, encoder, tokenizer, args.hard_prompt)
     initial = {s: init_prompt(*init, s) for s in args.seeds}
     write_json(run / "config.json", vars(args))

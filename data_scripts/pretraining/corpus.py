@@ -1,70 +1,149 @@
-"""Real text in a hundred languages -> a tokenizer and packed token files, for data_scripts/pretrain.py --corpus.
+"""Real text in a hundred languages -> a tokenizer and packed token files.
 
-    python data_scripts/corpus.py                                     # from the sources' own addresses (sources.py lists them)
-    python data_scripts/corpus.py --texts FOLDER                      # from FOLDER/SOURCE/LANGUAGE.txt, a sentence a line
+    python data_scripts/pretraining/corpus.py                   # from the sources' own addresses
+    python data_scripts/pretraining/corpus.py --texts FOLDER    # from FOLDER/SOURCE/LANGUAGE.txt
+    python data_scripts/pretraining/pretrain.py --corpus data/corpus --out runs/mini
 
-Languages: those that NTREX and FLORES-200 share. Row-aligned sources are taken whole; of the others every language gets up to the
-same number of tokens, small sources first, so that no language and no source drowns the rest. SIB-200's texts are not among them.
+sources.py lists the sources; packed.py says what is written. FOLDER/SOURCE/LANGUAGE.txt holds a
+sentence a line.
+
+Languages: those that NTREX and FLORES-200 share. Row-aligned sources are taken whole; of the others
+every language gets up to the same number of tokens, small sources first, so that no language and no
+source drowns the rest. SIB-200's texts are not among them.
 """
-import argparse
 import random
-import sys
 import tempfile
 from pathlib import Path
 
-import sentencepiece
 from tqdm import tqdm
 
+from data_scripts.pretraining.packed import write_packed
+from data_scripts.pretraining.sources import SOURCES, read, without_repeats
+from data_scripts.pretraining.world import train_sentencepiece
 from minirosprompt import UserError
+from minirosprompt.io.cli import Parser, names, positive, whole
+from minirosprompt.io.cli import run as run_script
 from minirosprompt.io.files import writing
-from minirosprompt.io.cli import Parser, names, positive, run as run_script, whole
+from minirosprompt.io.weights import TOKENIZER_FILE
 from minirosprompt.languages import load_languages
 from minirosprompt.tokenizer import Tokenizer
-from minirosprompt.io.weights import TOKENIZER_FILE
-from data_scripts.pretraining.packed import write_packed
-from data_scripts.pretraining.sources import SOURCES, read
 
 SAMPLE = 300_000   # lines the tokenizer is trained on
 
 
+# ---- flags ---------------------------------------------------------------------------------------
+
+def arguments():
+    p = Parser(description=__doc__)
+    p.add_argument("--out", type=Path, default=Path("data/corpus"),
+                   help="folder to write (default: %(default)s)")
+    p.add_argument("--texts", type=Path, nargs="+", help="folders with SOURCE/LANGUAGE.txt; the "
+                   "sources that sources.py calls parallel are row-aligned (default: download)")
+    p.add_argument("--languages", type=names, help="with commas "
+                   "(default: all that every row-aligned source but NLLB-Seed has)")
+    p.add_argument("--vocab-size", type=positive, default=40_000,
+                   help="V, special tokens included (default: 40000)")
+    p.add_argument("--tokens", type=positive, default=28_000_000,
+                   help="at most so many in all (default: 28000000, 56 MB)")
+    p.add_argument("--seed", type=whole, default=0, help="of the tokenizer's sample")
+    return p.parse_args()
+
+
+# ---- steps ---------------------------------------------------------------------------------------
+# texts: {source: {language: [lines]}}; segments: {(language, source): [ids of a line]}
+
 def read_texts(folders, languages):
-    """FOLDER/SOURCE/LANGUAGE.txt -> {source: {language: [lines]}}"""
+    """FOLDER/SOURCE/LANGUAGE.txt -> texts"""
+    paths = []
+    for folder in folders:
+        paths += Path(folder).glob("*/*.txt")
     texts = {}
-    for path in sorted(path for folder in folders for path in Path(folder).glob("*/*.txt")):
-        if path.stem in languages:
-            try:
-                texts.setdefault(path.parent.name, {})[path.stem] = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-            except UnicodeDecodeError as error:
-                raise UserError(f"{path}: not UTF-8 (byte {error.start})") from None
+    for path in sorted(paths):
+        source = path.parent.name
+        lang = path.stem
+        if lang not in languages:
+            continue
+        try:
+            content = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not UTF-8 (byte {error.start})") from None
+        texts.setdefault(source, {})[lang] = content.removesuffix("\n").split("\n")
     return texts
 
 
+def choose_languages(texts):
+    """Those that NTREX and FLORES-200 share; or, where these are not among the texts, all."""
+    shared = set(texts.get("ntrex", ())) & set(texts.get("flores_nonsib", ()))
+    return shared or set().union(*texts.values())
+
+
+def restrict(texts, wanted, parallel):
+    """-> the texts in the languages `wanted`, no more lines than the source may give.
+
+    Raises UserError for a language without text, or if row-aligned texts differ in their length.
+    """
+    restricted = {}
+    for source, by_lang in texts.items():
+        most = SOURCES[source].lines if source in SOURCES else None
+        of_source = {lang: lines[:most] for lang, lines in by_lang.items() if lang in wanted}
+        lengths = {len(lines) for lines in of_source.values()}
+        if source in parallel and len(lengths) > 1:
+            raise UserError(f"{source}: row-aligned, but its languages differ in their number of "
+                            "lines")
+        restricted[source] = of_source
+    missing = sorted(set(wanted) - set().union(*restricted.values()))
+    if missing or not restricted:
+        named = ", ".join(missing[:9]) or "any language"
+        raise UserError(f"no text in {named}: expected FOLDER/SOURCE/LANGUAGE.txt below --texts")
+    return restricted
+
+
 def train_tokenizer(texts, vocab_size, rng):
-    """-> XLM-R's kind of SentencePiece model, bytes. A language of n characters gives n^0.3 shares of the lines, as in XLM-R."""
-    lines = {}
+    """-> XLM-R's kind of SentencePiece model, bytes.
+
+    A language of n characters gives n^0.3 shares of the lines, as in XLM-R.
+    """
+    by_lang = {}
     for source in texts.values():
-        for lang, of in source.items():
-            lines.setdefault(lang, []).extend(of)
-    weight = {lang: sum(map(len, of)) ** 0.3 for lang, of in lines.items()}
+        for lang, lines in source.items():
+            by_lang.setdefault(lang, []).extend(lines)
+    weight = {lang: sum(map(len, lines)) ** 0.3 for lang, lines in by_lang.items()}
+    total = sum(weight.values())
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.txt"
         with open(text, "w", encoding="utf-8") as file:
-            for lang, of in sorted(lines.items()):
-                share = round(SAMPLE * weight[lang] / sum(weight.values()))
-                file.write("\n".join(rng.sample(of, min(share, len(of)))) + "\n")
-        try:
-            sentencepiece.SentencePieceTrainer.train(
-                input=str(text), model_prefix=str(Path(folder) / "spm"), vocab_size=vocab_size - 2, model_type="unigram",
-                normalization_rule_name="nmt_nfkc", character_coverage=0.9995, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
-                shuffle_input_sentence=False, num_threads=1, minloglevel=2)
-        except (RuntimeError, OverflowError) as error:  # its message says how many are needed, or possible
-            raise UserError(f"--vocab-size {vocab_size}: {str(error).split('] ')[-1]}") from None
-        return (Path(folder) / "spm.model").read_bytes()
+            for lang, lines in sorted(by_lang.items()):
+                share = round(SAMPLE * weight[lang] / total)
+                sample = rng.sample(lines, min(share, len(lines)))
+                file.write("\n".join(sample) + "\n")
+        return train_sentencepiece(text, vocab_size, character_coverage=0.9995)
+
+
+def load_tokenizer(model):
+    """Bytes of a SentencePiece model -> Tokenizer"""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / TOKENIZER_FILE
+        path.write_bytes(model)
+        return Tokenizer(path)
+
+
+def tokenise(texts, tokenizer, parallel):
+    """texts -> segments. Row-aligned ones keep every row, others lose empty and repeated lines."""
+    segments = {}
+    files = sum(map(len, texts.values()))
+    with tqdm(total=files, desc="tokenise", unit="file", delay=1) as bar:
+        for source, by_lang in texts.items():
+            for lang, lines in by_lang.items():
+                if source not in parallel:
+                    lines = without_repeats(lines)
+                segments[lang, source] = tokenizer.encode(lines)
+                bar.update()
+    return segments
 
 
 def within_budget(sizes, budget):
     """The largest cap so that sum(min(size, cap)) is within budget; sizes: numbers of tokens."""
-    left, cap = budget, 0
+    left = budget
     for i, size in enumerate(sorted(sizes)):
         cap = left // (len(sizes) - i)
         if size >= cap:
@@ -73,65 +152,79 @@ def within_budget(sizes, budget):
     return max(sizes, default=0)
 
 
-def main():
-    p = Parser(description=__doc__)
-    p.add_argument("--out", type=Path, default=Path("data/corpus"), help="folder to write (default: %(default)s)")
-    p.add_argument("--texts", type=Path, nargs="+", help="folders with SOURCE/LANGUAGE.txt; the sources that sources.py calls parallel "
-                                                         "are row-aligned (default: download)")
-    p.add_argument("--languages", type=names, help="with commas (default: all that every row-aligned source but NLLB-Seed has)")
-    p.add_argument("--vocab-size", type=positive, default=40_000, help="V, special tokens included (default: 40000)")
-    p.add_argument("--tokens", type=positive, default=28_000_000, help="at most so many in all (default: 28000000, 56 MB)")
-    p.add_argument("--seed", type=whole, default=0, help="of the tokenizer's sample")
-    args = p.parse_args()
-    wanted = args.languages or list(load_languages())
-    texts = read_texts(args.texts, wanted) if args.texts else {name: read(name, args.out / "download", wanted) for name in SOURCES}
-    parallel = [name for name in texts if name in SOURCES and SOURCES[name].parallel]
-    if not args.languages:
-        wanted = set.intersection(*(set(texts.get(name, ())) for name in ("ntrex", "flores_nonsib"))) or set().union(*texts.values())
-    for name in texts:
-        texts[name] = {lang: lines[:SOURCES[name].lines] if name in SOURCES else lines for lang, lines in texts[name].items()
-                       if lang in wanted}
-        if name in parallel and len(set(map(len, texts[name].values()))) > 1:
-            raise UserError(f"{name}: row-aligned, but its languages differ in their number of lines")
-    missing = sorted(set(wanted) - set().union(*texts.values()))
-    if missing or not texts:
-        raise UserError(f"no text in {', '.join(missing[:9]) or 'any language'}: expected FOLDER/SOURCE/LANGUAGE.txt below --texts")
+def cut_to_budget(segments, languages, parallel, budget):
+    """-> (segments of at most `budget` tokens in all, the cap of a language's single texts).
 
-    model, segments = train_tokenizer(texts, args.vocab_size, random.Random(args.seed)), {}
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / TOKENIZER_FILE).write_bytes(model)
-        tokenizer = Tokenizer(Path(folder) / TOKENIZER_FILE)
-    with tqdm(total=sum(map(len, texts.values())), desc="tokenise", unit="file", delay=1) as bar:
-        for source, of in texts.items():
-            for lang, lines in of.items():
-                segments[lang, source] = tokenizer.encode(lines if source in parallel else list(dict.fromkeys(filter(None, lines))))
-                bar.update()
-    size = {key: sum(map(len, rows)) for key, rows in segments.items()}
-    aligned = sum(n for (_, source), n in size.items() if source in parallel)
-    if aligned > args.tokens:
-        raise UserError(f"--tokens {args.tokens}: the row-aligned text alone has {aligned}; raise it, or name fewer --languages")
-    single = {lang: sum(n for (of, source), n in size.items() if of == lang and source not in parallel) for lang in wanted}
-    cap = within_budget(list(single.values()), args.tokens - aligned)
-    for lang in wanted:
+    Row-aligned segments stay whole. Of the others a language keeps rows up to the cap, those of
+    small sources first.
+    """
+    aligned = 0
+    single = {lang: [] for lang in languages}   # {language: [(tokens, source)]}
+    for (lang, source), rows in segments.items():
+        tokens = sum(map(len, rows))
+        if source in parallel:
+            aligned += tokens
+        else:
+            single[lang].append((tokens, source))
+    if aligned > budget:
+        raise UserError(f"--tokens {budget}: the row-aligned text alone has {aligned}; raise it, "
+                        "or name fewer --languages")
+    sizes = [sum(tokens for tokens, _ in of_lang) for of_lang in single.values()]
+    cap = within_budget(sizes, budget - aligned)
+
+    cut = dict(segments)
+    for lang, of_lang in single.items():
         left = cap
-        for n, source in sorted((n, source) for (of, source), n in size.items() if of == lang and source not in parallel):
+        for _, source in sorted(of_lang):
             kept = []
             for row in segments[lang, source]:
                 if len(row) > left:
                     break
                 kept.append(row)
                 left -= len(row)
-            segments[lang, source] = kept
-    segments = {key: rows for key, rows in segments.items() if any(rows)}
+            cut[lang, source] = kept
+    return {key: rows for key, rows in cut.items() if any(rows)}, cap
+
+
+def print_table(listed, parallel):
+    """listed: the segments of corpus.json. One line a source, row-aligned ones first."""
+    print(f"{'source':16}{'languages':>9}{'rows':>11}{'tokens':>13}  licence")
+    sources = {segment["source"] for segment in listed}
+    for source in sorted(sources, key=lambda source: (source not in parallel, source)):
+        of_source = [segment for segment in listed if segment["source"] == source]
+        rows = sum(segment["rows"] for segment in of_source)
+        tokens = sum(segment["tokens"] for segment in of_source)
+        licence = SOURCES[source].licence if source in SOURCES else "see its home"
+        print(f"{source:16}{len(of_source):9}{rows:11,}{tokens:13,}  {licence}")
+
+
+# ---- from texts to token files -------------------------------------------------------------------
+
+def main():
+    args = arguments()
+    languages = args.languages or list(load_languages())
+    if args.texts:
+        texts = read_texts(args.texts, languages)
+    else:
+        download = args.out / "download"
+        texts = {source: read(source, download, languages) for source in SOURCES}
+    parallel = [source for source in texts if source in SOURCES and SOURCES[source].parallel]
+    if not args.languages:
+        languages = choose_languages(texts)
+    texts = restrict(texts, languages, parallel)
+
+    model = train_tokenizer(texts, args.vocab_size, random.Random(args.seed))
+    tokenizer = load_tokenizer(model)
+    segments = tokenise(texts, tokenizer, parallel)
+    segments, cap = cut_to_budget(segments, languages, parallel, args.tokens)
+
     with writing(args.out / TOKENIZER_FILE, "wb") as file:
         file.write(model)
     listed = write_packed(args.out, segments, parallel, tokenizer)
-    print(f"{args.out}: {tokenizer.vocab_size:,} pieces, {sum(s['tokens'] for s in listed):,} tokens in {len(wanted)} languages, "
-          f"of single texts at most {cap:,} a language\n{'source':16}{'languages':>9}{'rows':>11}{'tokens':>13}  licence")
-    for name in sorted({s["source"] for s in listed}, key=lambda name: (name not in parallel, name)):
-        of = [s for s in listed if s["source"] == name]
-        print(f"{name:16}{len(of):9}{sum(s['rows'] for s in of):11,}{sum(s['tokens'] for s in of):13,}  "
-              + (SOURCES[name].licence if name in SOURCES else "see its home"))
+    tokens = sum(segment["tokens"] for segment in listed)
+    print(f"{args.out}: {tokenizer.vocab_size:,} pieces, {tokens:,} tokens in {len(languages)} "
+          f"languages, of single texts at most {cap:,} a language")
+    print_table(listed, parallel)
 
 
 if __name__ == "__main__":
