@@ -77,7 +77,9 @@ def write_packed(folder, segments, parallel, tokenizer):
 def read_whole(folder, name, about):
     """-> bytes of one of the files that corpus.json (`about`) tells the sha256 of."""
     data = (folder / name).read_bytes()
-    if hashlib.sha256(data).hexdigest() != about.get("sha256", {}).get(name):
+    hashes = about.get("sha256")
+    known = hashes.get(name) if isinstance(hashes, dict) else None
+    if hashlib.sha256(data).hexdigest() != known:
         raise UserError(f"{folder / name}: damaged, or of another corpus.json; "
                         "build it again with corpus.py")
     return data
