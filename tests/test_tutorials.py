@@ -1,11 +1,12 @@
-"""The notebooks run from top to bottom, their exercises can be solved, and their stored outputs are of their own code."""
+"""The notebooks run from top to bottom, their exercises can be solved, and their stored outputs are
+of their own code.
+"""
 import hashlib
 import json
 import os
 import re
 
 import pytest
-
 from conftest import ROOT
 
 FOLDER = ROOT / "tutorials"
@@ -14,18 +15,26 @@ NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 def solutions(name):
     """The solved exercises of a notebook, in order."""
-    return (ROOT / "tests/tutorial_solutions" / f"{name}.py").read_text(encoding="utf-8").split("# ---\n")
+    path = ROOT / "tests/tutorial_solutions" / f"{name}.py"
+    return path.read_text(encoding="utf-8").split("# ---\n")
 
 
 def cells(name):
     """-> [(tags, source, outputs)] of the code cells"""
     notebook = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
-    return [(cell["metadata"].get("tags", []), "".join(cell["source"]), cell["outputs"]) for cell in notebook["cells"]
-            if cell["cell_type"] == "code"]
+    found = []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            tags = cell["metadata"].get("tags", [])
+            found.append((tags, "".join(cell["source"]), cell["outputs"]))
+    return found
 
 
 def execute(name, monkeypatch, solutions):
-    """Runs the code cells in one namespace, with every exercise replaced by its solution. A wrong claim is an AssertionError."""
+    """Runs the code cells in one namespace, with every exercise replaced by its solution.
+
+    A wrong claim is an AssertionError.
+    """
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     monkeypatch.chdir(FOLDER)
@@ -33,7 +42,8 @@ def execute(name, monkeypatch, solutions):
     import matplotlib.pyplot as plt
     import tutorial
     monkeypatch.setattr(tutorial, "SHORT", bool(os.environ.get("TUTORIALS_SHORT")))
-    namespace, left = {"__name__": "__main__"}, list(solutions)
+    namespace = {"__name__": "__main__"}
+    left = list(solutions)
     for i, (tags, source, _) in enumerate(cells(name)):
         if "exercise" in tags:
             source = left.pop(0)
@@ -63,19 +73,37 @@ def test_full(name, monkeypatch):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_outputs_are_of_this_code_and_fit_to_be_read_on_the_web(name):
     path = FOLDER / f"{name}.ipynb"
-    notebook, found = json.loads(path.read_text(encoding="utf-8")), cells(name)
+    text = path.read_text(encoding="utf-8")
+    notebook = json.loads(text)
+    found = cells(name)
     code = "\n\n".join(source for _, source, _ in found)
-    assert notebook["metadata"]["code_sha256"] == hashlib.sha256(code.encode()).hexdigest(), "stale: python tutorials/refresh.py"
+    stored = notebook["metadata"]["code_sha256"]
+    stale = "stale: python tutorials/refresh.py"
+    assert stored == hashlib.sha256(code.encode()).hexdigest(), stale
     assert path.stat().st_size <= 150_000
-    assert not re.search(r"/(home|root|tmp|Users)/", path.read_text(encoding="utf-8"))
-    assert any("image/png" in out.get("data", {}) for _, _, outputs in found for out in outputs)  # a plot at least
+    assert not re.search(r"/(home|root|tmp|Users)/", text)
+    pictures = [out for _, _, outputs in found for out in outputs
+                if "image/png" in out.get("data", {})]
+    assert pictures  # one at least
+
+    exercises = [source for tags, source, _ in found if "exercise" in tags]
+    checkers = [source for tags, source, _ in found if "checker" in tags]
+    assert 2 <= len(exercises) == len(checkers) <= 3
+    assert all("unsolved(" in source for source in exercises)  # a task, not its solution
     for tags, source, outputs in found:
+        # A checker fails until its exercise is solved, and nothing else does.
         errors = [out for out in outputs if out["output_type"] == "error"]
-        assert bool(errors) == ("checker" in tags), source  # a checker fails until its exercise is solved, and nothing else does
-    assert all("unsolved(" in source for tags, source, _ in found if "exercise" in tags)  # a task, not its solution
-    exercises, checkers = (sum(tag in tags for tags, _, _ in found) for tag in ("exercise", "checker"))
-    assert 2 <= exercises == checkers <= 3
-    text = "".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+        assert bool(errors) == ("checker" in tags), source
+
+    prose = ["".join(cell["source"]) for cell in notebook["cells"]
+             if cell["cell_type"] == "markdown"]
     for word in ("Goal", "Prerequisites", "Time", "Predict"):
-        assert word in text, word
+        assert word in "".join(prose), word
     assert sum("assert" in source for _, source, _ in found) >= 4
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_code_fits_a_hundred_columns(name):
+    for _, source, _ in cells(name):
+        for line in source.split("\n"):
+            assert len(line) <= 100, line

@@ -1,10 +1,12 @@
 """Run the notebooks and store their outputs, without anything that differs from run to run.
 
-    python tutorials/refresh.py                       # all of them, two to ten minutes on 2 cores (pip install -r tutorials/requirements.txt)
+    pip install -r tutorials/requirements.txt
+    python tutorials/refresh.py                       # all: two to ten minutes on 2 cores
     python tutorials/refresh.py tutorials/05_*.ipynb  # some
 
-A second run leaves no diff. The hash of the code cells is stored with the outputs; tests/test_tutorials.py compares it, so code that
-was changed after its outputs were made is found out.
+A second run leaves no diff. The hash of the code cells is stored with the outputs;
+tests/test_tutorials.py compares it, so code that was changed after its outputs were made is found
+out.
 """
 import argparse
 import base64
@@ -24,28 +26,32 @@ FOLDER = Path(__file__).resolve().parent
 
 def code_hash(notebook):
     """sha256 of the code cells, which is what outputs depend on."""
-    code = "\n\n".join(cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code")
-    return hashlib.sha256(code.encode()).hexdigest()
+    code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return hashlib.sha256("\n\n".join(code).encode()).hexdigest()
 
 
 def smaller(png):
     """The same picture with 64 colours, a quarter of the bytes. base64 -> base64"""
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     file = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    picture.quantize(64, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     return base64.b64encode(file.getvalue()).decode()
 
 
 def clean(cell):
-    """Takes out of a cell's outputs what differs from run to run, and what is printed for people at a terminal."""
-    cell.execution_count, cell.metadata = None, {k: v for k, v in cell.metadata.items() if k == "tags"}
+    """Takes out of a cell's outputs what differs from run to run, and what is for a terminal."""
+    cell.execution_count = None
+    cell.metadata = {"tags": cell.metadata.tags} if "tags" in cell.metadata else {}
     kept = []
     for out in cell.outputs:
-        out.pop("execution_count", None) if out.output_type != "execute_result" else out.update(execution_count=None)
-        if out.output_type == "stream" and out.name == "stderr":
-            continue  # progress bars
-        if out.output_type == "stream" and kept and kept[-1].output_type == "stream":
-            kept[-1].text += out.text  # in how many pieces it arrives is chance
-            continue
+        if out.output_type == "execute_result":
+            out.execution_count = None
+        if out.output_type == "stream":
+            if out.name == "stderr":
+                continue  # progress bars
+            if kept and kept[-1].output_type == "stream":
+                kept[-1].text += out.text  # in how many pieces it arrives is chance
+                continue
         if out.output_type == "error":
             out.traceback = [f"{out.ename}: {out.evalue}"]
         if "data" in out:
@@ -56,23 +62,35 @@ def clean(cell):
     cell.outputs = kept
 
 
+def refresh(path):
+    """Runs one notebook and writes it anew, with its outputs. -> its size in bytes"""
+    notebook = nbformat.read(path, 4)
+    client = NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(FOLDER)}})
+    client.execute()
+    for i, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{i}"
+        if cell.cell_type == "code":
+            clean(cell)
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "code_sha256": code_hash(notebook),
+    }
+    text = nbformat.writes(notebook)
+    if str(FOLDER.parent) in text or re.search(r"/(home|root|tmp|Users)/", text):
+        sys.exit(f"{path}: a path of this machine is in it")
+    path.write_text(text + "\n", encoding="utf-8")
+    return path.stat().st_size
+
+
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("notebooks", nargs="*", type=Path, default=sorted(FOLDER.glob("*.ipynb")), help="(default: all)")
+    p = argparse.ArgumentParser(description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("notebooks", nargs="*", type=Path, default=sorted(FOLDER.glob("*.ipynb")),
+                   help="(default: all)")
     for path in tqdm(p.parse_args().notebooks, unit="notebook"):
-        notebook = nbformat.read(path, 4)
-        NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(FOLDER)}}).execute()
-        for i, cell in enumerate(notebook.cells):
-            cell.id = f"cell-{i}"
-            if cell.cell_type == "code":
-                clean(cell)
-        notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-                             "language_info": {"name": "python"}, "code_sha256": code_hash(notebook)}
-        text = nbformat.writes(notebook)
-        if str(FOLDER.parent) in text or re.search(r"/(home|root|tmp|Users)/", text):
-            sys.exit(f"{path}: a path of this machine is in it")
-        path.write_text(text + "\n", encoding="utf-8")
-        tqdm.write(f"{path.name}: {len(text.encode()) / 1000:.0f} KB")
+        size = refresh(path)
+        tqdm.write(f"{path.name}: {size / 1000:.0f} KB")
 
 
 if __name__ == "__main__":

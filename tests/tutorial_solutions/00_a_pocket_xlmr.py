@@ -3,8 +3,9 @@ def language_shares(sizes, alpha):
     return weight / weight.sum()
 # ---
 def whole_words(drawn, ids, starts):
-    word = starts[ids].cumsum(1)
-    return ((word[:, :, None] == word[:, None, :]) & drawn[:, None, :]).any(2)
+    word = starts[ids].cumsum(1)                                         # (B, T)
+    same = word[:, :, None] == word[:, None, :]                          # (B, T, T)
+    return (same & drawn[:, None, :]).any(2)
 # ---
 def learnt_for_good(tokens, accuracy, level):
     found = None

@@ -1,22 +1,28 @@
+# ruff: noqa: F821
+# (the other names are those of the notebook, in whose cells this runs)
 def both_sides(texts, n_front, n_behind, max_tokens):
-    """texts: list of B strings -> list of B lists of ids, SLOT where a prompt vector goes."""
-    front = [BOS] + [SLOT] * n_front + [tokenizer.mask]
-    behind = [SLOT] * n_behind + [EOS]
+    first = tokenizer.mask + 1
+    virtual = list(range(first, first + n_front + n_behind))
+    front = [BOS] + virtual[:n_front] + [tokenizer.mask]
+    behind = virtual[n_front:] + [EOS]
     room = max_tokens - len(front) - len(behind)
     return [front + ids[:room] + behind for ids in tokenizer.encode(list(texts))]
 # ---
-def gradient_of_each_text(ids, gold, prompt):
-    """ids: (B, T), gold: (B,), prompt: (P, D) -> (B, P, D), row b the gradient of text b's cross-entropy by the prompt"""
-    copies = prompt.detach().repeat(len(ids), 1, 1).requires_grad_()                # (B, P, D)
-    words = encoder.word(ids.clamp(min=0))                                          # (B, T, D)
-    words = words.masked_scatter((ids == SLOT)[..., None], copies.flatten(0, 1))
-    x = encoder(words, real=ids != PAD)                                             # (B, T, D)
-    at = (ids == tokenizer.mask).int().argmax(1)                                    # (B,)
-    h = encoder.head_hidden(x[torch.arange(len(ids)), at])                          # (B, D)
-    loss = F.cross_entropy(verbalizer.scores(h), gold, reduction="sum")             # the sum: each copy meets its own text's loss only
+def gradient_of_each_text(ids, labels, prompt):
+    B, P = len(ids), len(prompt)
+    copies = prompt.detach().repeat(B, 1, 1).requires_grad_()                       # (B, P, D)
+    slot = ids - (tokenizer.mask + 1)                                               # (B, T)
+    row = slot.clamp(min=0) + P * torch.arange(B)[:, None]                          # (B, T)
+    vectors = F.embedding(row, copies.flatten(0, 1))                                # (B, T, D)
+    words = encoder.word(ids.clamp(max=tokenizer.mask))                             # (B, T, D)
+    inputs_embeds = torch.where((slot >= 0)[..., None], vectors, words)             # (B, T, D)
+    x = encoder(inputs_embeds, attention_mask=ids != PAD)                           # (B, T, D)
+    mask_position = (ids == tokenizer.mask).int().argmax(1)                         # (B,)
+    h = encoder.head_hidden(x[torch.arange(B), mask_position])                      # (B, D)
+    # the sum: each copy meets its own text's loss only
+    loss = F.cross_entropy(verbalizer.scores(h), labels, reduction="sum")
     return torch.autograd.grad(loss, copies)[0]
 # ---
 def ensemble(prompts, template, texts):
-    """prompts: list of (P, D) -> probabilities (N, C). Use `score`, `PromptedEncoder` and `verbalizer` as on_dev does."""
-    scores = [score(PromptedEncoder(encoder, tokenizer.mask, vectors), verbalizer, template, texts) for vectors in prompts]
+    scores = [scores_of(vectors, template, texts) for vectors in prompts]
     return torch.stack(scores).softmax(2).mean(0)

@@ -5,8 +5,10 @@ def update_q(q, loss, present, eta):
     return new
 # ---
 def resting_place(a, b):
-    theta = b ** 0.5 / (a ** 0.5 + b ** 0.5)  # sqrt(a) theta = sqrt(b) (1 - theta)
-    q_A = b * (1 - theta) / (a * theta + b * (1 - theta))  # q_A a theta = (1 - q_A) b (1 - theta)
+    # sqrt(a) theta = sqrt(b) (1 - theta)
+    theta = b ** 0.5 / (a ** 0.5 + b ** 0.5)
+    # q_A a theta = (1 - q_A) b (1 - theta)
+    q_A = b * (1 - theta) / (a * theta + b * (1 - theta))
     return theta, q_A
 # ---
 def tilted(tau):
