@@ -6,18 +6,23 @@
     python benchmarks/speed.py --dtype bfloat16 --only train score
 
     ours            minirosprompt's PromptedEncoder and a C x D label matrix
-    peft            transformers' XLMRobertaForMaskedLM with a PEFT prompt; the same labels on its logits at the mask
+    peft            transformers' XLMRobertaForMaskedLM with a PEFT prompt; the same labels on its
+                    logits at the mask
     transformers    the same without PEFT, with words for a prompt: a hard prompt
 
-One process, the same weights and the same ids; every repetition runs each of them once, in turn, and a matrix product of the encoder's
-own shapes, which is what the machine can do at best. Medians, quartiles in brackets; ratios are medians over the repetitions too.
-PEFT puts its vectors before <s>, so ours stand there as well. transformers pads 32 texts at a time as they come, ours go by length.
-Speed depends on lengths and not on words, so texts are random ids, as long as SIB-200's under XLM-R's tokenizer, or all alike.
+One process, the same weights and the same ids. Every repetition runs each of them once, in turn,
+and a matrix product of the encoder's own shapes, which is what the machine can do at best.
+Medians, quartiles in brackets; ratios are medians over the repetitions too.
+
+PEFT puts its vectors before <s>, so ours stand there as well. transformers pads 32 texts at a time
+as they come, ours go by length. Speed depends on lengths and not on words, so texts are random
+ids, as long as SIB-200's under XLM-R's tokenizer, or all alike.
 """
 import argparse
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,54 +31,98 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from minirosprompt.classifier import score_sequences
+from minirosprompt.data import load_split
+from minirosprompt.io import cli
+from minirosprompt.io.cli import Parser, positive
 from minirosprompt.io.files import write_json
 from minirosprompt.io.runtime import environment, peak_memory, pick_device
-from minirosprompt.io.cli import Parser, positive, run as run_script
-from minirosprompt.data import load_split
+from minirosprompt.io.weights import POCKET, TOKENIZER_FILE, save_encoder
 from minirosprompt.linear import linear
 from minirosprompt.prompt import PromptedEncoder, pad
 from minirosprompt.tokenizer import BOS, EOS, PAD, Tokenizer
-from minirosprompt.io.weights import POCKET, TOKENIZER_FILE, save_encoder
-from minirosprompt.xlmr import Config, XLMR
+from minirosprompt.xlmr import XLMR, Config
 
 try:
     import peft
     import transformers
 except ImportError:
-    sys.exit("benchmarks/speed.py: transformers or peft is missing: pip install -r benchmarks/requirements.txt")
+    cli.end(2, "speed.py: transformers or peft is missing: "
+               "pip install -r benchmarks/requirements.txt")
 
-P, K = 8, 12
+P = 8   # prompt vectors
+K = 12  # neighbours of a label word
 CONFIGS = {"base": Config(), "pocket": Config(8000, 128, 3, 4, 512, 130)}
-# Tokens of a text of SIB-200's test split, with <s>, mask and </s>, under XLM-R's tokenizer: {percentile over 205 languages: tokens}
-LENGTHS = {0: 7, 5: 23, 10: 26, 20: 31, 30: 35, 40: 40, 50: 44, 60: 49, 70: 54, 80: 62, 90: 74, 95: 87, 98: 105, 99: 122, 99.9: 195, 100: 428}
+
+# ---- texts ---------------------------------------------------------------------------------------
+
+# Tokens of a text of SIB-200's test split, with <s>, mask and </s>, under XLM-R's tokenizer:
+# {percentile over 205 languages: tokens}
+LENGTHS = {0: 7, 5: 23, 10: 26, 20: 31, 30: 35, 40: 40, 50: 44, 60: 49, 70: 54, 80: 62, 90: 74,
+           95: 87, 98: 105, 99: 122, 99.9: 195, 100: 428}
 SIB_TEXTS = 205 * 204  # of the whole test split
 
 
 def sib_lengths(n, config):
-    """n lengths, evenly spread over SIB-200's, in a shuffled order, cut to what the encoder has room for."""
-    spread = np.interp((np.arange(n) + 0.5) * 100 / n, list(LENGTHS), list(LENGTHS.values())).round().astype(int)
-    return np.random.default_rng(0).permutation(np.minimum(spread, config.max_tokens - P)).tolist()
+    """n lengths, evenly spread over SIB-200's, in a shuffled order.
+
+    They are cut to what the encoder has room for.
+    """
+    percentiles = (np.arange(n) + 0.5) * 100 / n
+    lengths = np.interp(percentiles, list(LENGTHS), list(LENGTHS.values())).round().astype(int)
+    lengths = np.minimum(lengths, config.max_tokens - P)
+    return np.random.default_rng(0).permutation(lengths).tolist()
 
 
 def random_rows(lengths, config):
-    """Random texts: <s> ... <mask> </s> of so many tokens each, lists of ids."""
-    generator, mask = torch.Generator().manual_seed(0), config.vocab_size - 1
-    return [[BOS, *torch.randint(EOS + 2, mask, (n - 3,), generator=generator).tolist(), mask, EOS] for n in lengths]
+    """Random texts, <s> ... <mask> </s>, of so many tokens each -> sequences, lists of ids."""
+    generator = torch.Generator().manual_seed(0)
+    mask = config.vocab_size - 1
+    sequences = []
+    for n in lengths:
+        words = torch.randint(EOS + 2, mask, (n - 3,), generator=generator)
+        sequences.append([BOS, *words.tolist(), mask, EOS])
+    return sequences
 
+
+def kinds_of_texts(config):
+    """-> {what the texts of a case are like: their length, or None for lengths like SIB-200's}"""
+    kinds = {"SIB-200 lengths": None}
+    for T in (32, 128, 256):
+        if T + P <= config.max_tokens:
+            kinds[f"{T} tokens"] = T
+    return kinds
+
+
+def make_texts(n, length, config):
+    """n texts of one kind -> sequences"""
+    lengths = sib_lengths(n, config) if length is None else [length] * n
+    return random_rows(lengths, config)
+
+
+# ---- what is compared ----------------------------------------------------------------------------
 
 class Labels:
-    """C classes of one label word each: K token ids and weights, (C, K), which is all that NPPrompt's verbalizer is."""
+    """C classes of one label word each: K token ids and weights, (C, K).
+
+    This is all that NPPrompt's verbalizer is.
+    """
 
     def __init__(self, C, encoder):
-        self.classes, V, generator = list(map(str, range(C))), encoder.config.vocab_size, torch.Generator().manual_seed(0)
-        self.ids = torch.randint(EOS + 2, V - 1, (C, K), generator=generator).to(encoder.head.bias.device)
-        self.weight = torch.rand(C, K, generator=generator).to(self.ids.device).softmax(1)
-        self.rows = (self.weight[..., None] * encoder.word(self.ids).float()).sum(1)         # (C, D)
-        self.bias = (self.weight * encoder.head.bias[self.ids].float()).sum(1)               # (C,)
+        generator = torch.Generator().manual_seed(0)
+        V = encoder.config.vocab_size
+        device = encoder.head.bias.device
+        ids = torch.randint(EOS + 2, V - 1, (C, K), generator=generator)
+        weight = torch.rand(C, K, generator=generator)
+        self.classes = [str(c) for c in range(C)]
+        self.ids = ids.to(device)                                                   # (C, K)
+        self.weight = weight.to(device).softmax(1)                                  # (C, K)
+        words = encoder.word(self.ids).float()                                      # (C, K, D)
+        self.matrix = (self.weight[..., None] * words).sum(1)                       # (C, D)
+        self.bias = (self.weight * encoder.head.bias[self.ids].float()).sum(1)      # (C,)
 
     def scores(self, h):
         """Ours: h (B, D) -> (B, C)"""
-        return h @ self.rows.T + self.bias
+        return h @ self.matrix.T + self.bias
 
     def of_logits(self, logits):
         """Theirs: logits at the mask (B, V) -> (B, C)"""
@@ -82,44 +131,64 @@ class Labels:
 
 class Ours:
     def __init__(self, encoder, prompt):
-        """prompt: (P, D), or None for a hard prompt"""
-        self.model, self.device = PromptedEncoder(encoder, encoder.config.vocab_size - 1, prompt), encoder.head.bias.device
+        """prompt: (P, D), or None for a hard prompt."""
+        self.model = PromptedEncoder(encoder, encoder.config.vocab_size - 1, prompt)
+        self.device = encoder.head.bias.device
         self.weight = self.model.prompt
 
-    def rows(self, rows):
-        V = self.model.mask_id + 1  # prompt vectors have the virtual ids after <mask>
-        return rows if self.weight is None else [[*range(V, V + P), *row] for row in rows]
+    def with_prompt(self, sequences):
+        """The prompt's virtual ids, those after <mask>, stand before <s>, as PEFT's vectors do."""
+        if self.weight is None:
+            return sequences
+        first = self.model.mask_id + 1
+        prompt = list(range(first, first + P))
+        return [prompt + ids for ids in sequences]
 
-    def train_scores(self, rows, labels):
-        return labels.scores(self.model.read(self.rows(rows)))
+    def train_scores(self, sequences, labels):
+        h = self.model.read(self.with_prompt(sequences))                            # (B, D)
+        return labels.scores(h)                                                     # (B, C)
 
-    def score(self, rows, labels):
-        return score_sequences(self.model, labels, self.rows(rows))
+    def score(self, sequences, labels):
+        return score_sequences(self.model, labels, self.with_prompt(sequences))
 
 
 class Theirs:
     def __init__(self, model, config, prompt):
-        self.device, self.soft, self.mask = next(model.parameters()).device, prompt is not None, config.vocab_size - 1
-        if self.soft:  # the only task type that takes a prompt and leaves the masked-LM head in peace
-            model = peft.get_peft_model(model, peft.PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=P))
+        """model: transformers' XLMRobertaForMaskedLM; prompt: (P, D), or None for no PEFT."""
+        self.device = next(model.parameters()).device
+        self.mask = config.vocab_size - 1
+        self.shift = 0  # how far PEFT's vectors move the mask
+        if prompt is not None:
+            # the only task type that takes a prompt and leaves the masked-LM head in peace
+            tuning = peft.PromptTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=P)
+            model = peft.get_peft_model(model, tuning)
             self.weight = model.prompt_encoder.default.embedding.weight
             self.weight.data.copy_(prompt)
+            self.shift = P
         self.model = model.eval()  # train() would turn the frozen encoder's dropout on
 
-    def train_scores(self, rows, labels):
-        ids = pad(rows, self.device)
-        logits = self.model(input_ids=ids, attention_mask=(ids != PAD).long()).logits        # (B, P + T, V)
-        at = (ids == self.mask).int().argmax(1) + P * self.soft
-        return labels.of_logits(logits[torch.arange(len(ids), device=self.device), at])
+    def train_scores(self, sequences, labels):
+        ids = pad(sequences, self.device)                                           # (B, T)
+        attention_mask = (ids != PAD).long()                                        # (B, T)
+        logits = self.model(input_ids=ids, attention_mask=attention_mask).logits    # (B, P + T, V)
+        mask_position = (ids == self.mask).int().argmax(1) + self.shift             # (B,)
+        texts = torch.arange(len(ids), device=self.device)
+        return labels.of_logits(logits[texts, mask_position])                       # (B, C)
 
     @torch.inference_mode()
-    def score(self, rows, labels):
-        return torch.cat([self.train_scores(rows[i:i + 32], labels).cpu() for i in range(0, len(rows), 32)])
+    def score(self, sequences, labels):
+        scores = []
+        for i in range(0, len(sequences), 32):
+            scores.append(self.train_scores(sequences[i:i + 32], labels).cpu())
+        return torch.cat(scores)                                                    # (N, C)
 
 
-def train_step(one, rows, gold, labels, optimizer):
-    """The same for both: forward, backward, update. -> the gradient (P, D)"""
-    loss = F.cross_entropy(one.train_scores(rows, labels), gold)
+def train_step(one, sequences, right, labels, optimizer):
+    """The same for both: forward, backward, update. -> the gradient (P, D)
+
+    right: (B,) numbers of the right classes.
+    """
+    loss = F.cross_entropy(one.train_scores(sequences, labels), right)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -134,41 +203,60 @@ def build(args, which=("ours", "peft", "transformers")):
     if not (folder / "model.safetensors").exists():
         encoder = XLMR(config)
         for key, weight in encoder.state_dict().items():
-            weight.normal_(0, 0.02 if weight.ndim > 1 else 0.1).add_("norm.weight" in key)
+            weight.normal_(0, 0.02 if weight.ndim > 1 else 0.1)
+            if "norm.weight" in key:
+                weight.add_(1)
         save_encoder(folder, encoder, torch.float32)
     encoder = XLMR.from_pretrained(folder, device, dtype)
-    prompt, made = encoder.word.weight[100:100 + P].detach().float().clone(), {}
-    for one in which:
-        if one == "ours":
-            made[one] = Ours(encoder, prompt)
+    prompt = encoder.word.weight[100:100 + P].detach().float().clone()              # (P, D)
+    made = {}
+    for name in which:
+        if name == "ours":
+            made[name] = Ours(encoder, prompt)
         else:
-            theirs = transformers.XLMRobertaForMaskedLM.from_pretrained(folder, dtype=dtype).to(device).requires_grad_(False)
-            made[one] = Theirs(theirs, config, prompt if one == "peft" else None)
+            theirs = transformers.XLMRobertaForMaskedLM.from_pretrained(folder, dtype=dtype)
+            theirs = theirs.to(device).requires_grad_(False)
+            made[name] = Theirs(theirs, config, prompt if name == "peft" else None)
     return encoder, made
 
+
+# ---- measuring -----------------------------------------------------------------------------------
 
 def flops(c, lengths, C, train=False):
     """Floating-point operations that the mathematics needs; multiply and add are two.
 
-    Every layer but the last: 2 D (4 D + 2 F) a token and 4 T^2 D for attention; in the last, keys and values everywhere, the rest at the
-    mask; then the head's D x D and C x D. Training goes back through each product once (the weights, frozen, have no gradient), through
-    attention's two products twice (both factors have one), and in the first layer to the P prompt positions alone.
+    Every layer but the last: 2 D (4 D + 2 F) a token and 4 T^2 D for attention. In the last, keys
+    and values everywhere, the rest at the mask; then the head's D x D and C x D.
+
+    Training goes back through each product once (the weights, frozen, have no gradient), through
+    attention's two products twice (both factors have one), and in the first layer to the P prompt
+    positions alone.
     """
-    D, total = c.width, 0
-    for T in (n + P for n in lengths):
-        linear = (c.layers - 1) * 2 * T * D * (4 * D + 2 * c.ffn) + 2 * T * 2 * D * D + 2 * D * (2 * D + 2 * c.ffn) + 2 * D * D + 2 * C * D
+    D = c.width
+    total = 0
+    for n in lengths:
+        T = n + P
+        products = (c.layers - 1) * 2 * T * D * (4 * D + 2 * c.ffn)
+        products += 2 * T * 2 * D * D                   # the last layer's keys and values
+        products += 2 * D * (2 * D + 2 * c.ffn)         # its query, output projection and FFN
+        products += 2 * D * D + 2 * C * D               # the head
         attention = (c.layers - 1) * 4 * T * T * D + 4 * T * D
-        total += linear + attention
+        total += products + attention
         if train:
-            total += linear - 2 * (T - P) * 3 * D * D + 2 * attention
+            total += products - 2 * (T - P) * 3 * D * D + 2 * attention
     return total
 
 
 class MatrixProducts:
-    """The products of one layer's FFN and attention for 2,048 tokens, nothing else: the machine's rate for these shapes."""
+    """The products of one layer's attention and FFN for 2,048 tokens, and nothing else.
+
+    That is the machine's rate for these shapes.
+    """
 
     def __init__(self, c, device, dtype):
-        self.x = {width: torch.randn(2048, width, device=device).to(dtype) for width in (c.width, c.ffn)}
+        self.x = {}  # {number of columns: an input that has so many}
+        for width in (c.width, c.ffn):
+            self.x[width] = torch.randn(2048, width, device=device).to(dtype)
         shapes = [(c.width, c.width)] * 4 + [(c.ffn, c.width), (c.width, c.ffn)]
         self.weights = [torch.randn(shape, device=device).to(dtype) for shape in shapes]
         self.flops = sum(2 * 2048 * w.numel() for w in self.weights)
@@ -180,10 +268,13 @@ class MatrixProducts:
 
 
 class Bench:
-    """Runs works side by side and keeps what it found: the table's rows."""
+    """Runs works side by side, prints a line for each case, and keeps what it found: the rows."""
 
     def __init__(self, repeats, device, products):
-        self.repeats, self.device, self.products, self.rows = repeats, device, products, []
+        self.repeats = repeats
+        self.device = device
+        self.products = products
+        self.rows = []
 
     def seconds(self, work):
         start = time.perf_counter()
@@ -192,169 +283,254 @@ class Bench:
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    def __call__(self, case, works, needed=None, differences=None):
-        """works: {name: function}, "ours" among them; needed: FLOPs of ours; differences: {name: max abs difference from ours}."""
-        if needed:
-            works = works | {"products": self.products}
+    def measure(self, case, works):
+        """{name: function} -> {name: (repeats,) seconds}. Every round runs each once, in turn."""
         times = {name: [] for name in works}
         for repeat in tqdm(range(self.repeats + 1), desc=case, leave=False):
             for name, work in works.items():
-                took = min(self.seconds(work) for _ in range(4 if name == "products" else 1))  # the limit is what it does at best
-                if repeat:  # the first round warms up
+                tries = 4 if name == "products" else 1  # the limit is what it does at best
+                took = min(self.seconds(work) for _ in range(tries))
+                if repeat > 0:  # the first round warms up
                     times[name].append(took)
-        ours, row, cells = np.array(times["ours"]), {"case": case}, []
-        for name, t in ((name, np.array(t)) for name, t in times.items()):
-            row[name] = {"seconds": t.tolist(), "median": np.median(t), "q1": np.quantile(t, 0.25), "q3": np.quantile(t, 0.75)}
+        return {name: np.array(of) for name, of in times.items()}
+
+    def __call__(self, case, works, needed=None, differences=None):
+        """-> median seconds of ours.
+
+        works: {name: function}, "ours" among them; needed: FLOPs of ours; differences: {name: max
+        abs difference from ours}.
+        """
+        times = self.measure(case, works | {"products": self.products} if needed else works)
+        ours = times["ours"]
+        row = {"case": case}
+        texts = []
+        for name, t in times.items():
+            median, q1, q3 = np.median(t), np.quantile(t, 0.25), np.quantile(t, 0.75)
+            row[name] = {"seconds": t.tolist(), "median": median, "q1": q1, "q3": q3}
             if name == "products":
-                rate = self.products.flops / t
-                row["GFLOP/s"], row["share"] = np.median(rate) / 1e9, np.median(needed / ours / rate)
                 continue
-            cells.append(f"{name} {row[name]['median'] * 1000:,.0f} [{row[name]['q1'] * 1000:,.0f}, {row[name]['q3'] * 1000:,.0f}] ms")
+            text = f"{name} {1000 * median:,.0f} [{1000 * q1:,.0f}, {1000 * q3:,.0f}] ms"
             if name != "ours":
                 row[name]["ratio"] = np.median(t / ours)
-                cells[-1] += f" = {row[name]['ratio']:.2f} x"
+                text += f" = {row[name]['ratio']:.2f} x"
+            texts.append(text)
         if needed:
-            cells.append(f"{row['share']:.0%} of {row['GFLOP/s']:,.0f} GFLOP/s")
+            rate = self.products.flops / times["products"]
+            row["GFLOP/s"] = np.median(rate) / 1e9
+            row["share"] = np.median(needed / ours / rate)
+            texts.append(f"{row['share']:.0%} of {row['GFLOP/s']:,.0f} GFLOP/s")
         if differences:
             row["max abs difference"] = differences
-            cells.append("differ by " + ", ".join(f"{d:.0e}" for d in differences.values()))
+            texts.append("differ by " + ", ".join(f"{d:.0e}" for d in differences.values()))
         self.rows.append(row)
-        print(f"{case:34}" + "   ".join(cells), flush=True)
+        print(f"{case:34}" + "   ".join(texts), flush=True)
         return row["ours"]["median"]
 
 
-def train_rows(bench, config, encoder, made, lengths):
-    made = {name: one for name, one in made.items() if name != "transformers"}  # which has nothing to train
-    optimizers = {name: torch.optim.AdamW([one.weight], lr=0.0) for name, one in made.items()}  # with lr 0 every step is the same
-    for kind, of in lengths.items():
-        for B in (8, 32) if kind.startswith("SIB") else (8,):
-            rows, labels, gold = random_rows(of(B), config), Labels(14, encoder), torch.arange(B, device=bench.device) % 14
-            works = {name: lambda name=name, one=one: train_step(one, rows, gold, labels, optimizers[name]) for name, one in made.items()}
-            gradient = {name: work() for name, work in works.items()}
-            off = (gradient["ours"] - gradient["peft"]).abs().max() / gradient["peft"].abs().max()
-            bench(f"train, {B} texts, {kind}", works, flops(config, map(len, rows), 14, train=True), {"gradient, relative": off.item()})
+# ---- the rows ------------------------------------------------------------------------------------
+
+def train_rows(bench, config, encoder, made):
+    labels = Labels(14, encoder)
+    made = {name: made[name] for name in ("ours", "peft")}  # a hard prompt has nothing to train
+    optimizers = {}
+    for name, one in made.items():
+        optimizers[name] = torch.optim.AdamW([one.weight], lr=0.0)  # so every step is the same
+    for kind, length in kinds_of_texts(config).items():
+        for B in (8, 32) if length is None else (8,):
+            sequences = make_texts(B, length, config)
+            right = torch.arange(B, device=bench.device) % 14                       # (B,)
+            works = {}
+            for name, one in made.items():
+                works[name] = partial(train_step, one, sequences, right, labels, optimizers[name])
+            gradient = {name: work() for name, work in works.items()}               # (P, D) each
+            difference = (gradient["ours"] - gradient["peft"]).abs().max()
+            relative = (difference / gradient["peft"].abs().max()).item()
+            needed = flops(config, map(len, sequences), 14, train=True)
+            bench(f"train, {B} texts, {kind}", works, needed, {"gradient, relative": relative})
 
 
-def score_rows(bench, config, encoder, made, lengths, texts):
+def score_rows(bench, config, encoder, made, texts):
+    """texts: how many of them are as long as SIB-200's; of one length there are eight."""
     hard = Ours(encoder, None)
-    for kind, of in lengths.items():
-        for C in (7, 14, 60) if kind.startswith("SIB") else (14,):
-            rows, labels = random_rows(of(texts if kind.startswith("SIB") else 8), config), Labels(C, encoder)
-            words = [row[:1] + list(range(100, 100 + P)) + row[1:] for row in rows]  # a hard prompt, after <s>
-            works = {"ours": lambda: made["ours"].score(rows, labels), "peft": lambda: made["peft"].score(rows, labels),
-                     "transformers": lambda: made["transformers"].score(words, labels)}
-            found = {name: work() for name, work in works.items()}
-            bench(f"score, {C} labels, {kind}", works, flops(config, map(len, rows), C),
-                  {"peft": (found["ours"] - found["peft"]).abs().max().item(),
-                   "transformers": (hard.score(words, labels) - found["transformers"]).abs().max().item()})
+    hard_prompt = list(range(100, 100 + P))
+    for kind, length in kinds_of_texts(config).items():
+        sequences = make_texts(texts if length is None else 8, length, config)
+        with_words = [ids[:1] + hard_prompt + ids[1:] for ids in sequences]  # after <s>
+        for C in (7, 14, 60) if length is None else (14,):
+            labels = Labels(C, encoder)
+            works = {
+                "ours": partial(made["ours"].score, sequences, labels),
+                "peft": partial(made["peft"].score, sequences, labels),
+                "transformers": partial(made["transformers"].score, with_words, labels),
+            }
+            scores = {name: work() for name, work in works.items()}                 # (N, C) each
+            scores_of_words = hard.score(with_words, labels)                        # (N, C)
+            differences = {
+                "peft": (scores["ours"] - scores["peft"]).abs().max().item(),
+                "transformers": (scores_of_words - scores["transformers"]).abs().max().item(),
+            }
+            needed = flops(config, map(len, sequences), C)
+            bench(f"score, {C} labels, {kind}", works, needed, differences)
 
 
-def memory(args):
-    """Peak memory of two training steps, or of scoring, 32 texts: each in a process of its own, weights included."""
+def memory_rows(args):
+    """Peak memory of two training steps, or of scoring, 32 texts, weights included. -> the rows
+
+    Each is measured in a process of its own.
+    """
     rows = []
     for work in ("train", "score"):
         row = {"case": f"peak memory, {work}, 32 texts"}
         for name in ("ours", "peft"):
-            out = subprocess.run([sys.executable, __file__, "--memory-of", name, work, "--encoder", args.encoder, "--dtype", args.dtype,
-                                  "--device", args.device, "--work", args.work], capture_output=True, text=True)
-            if out.returncode:
-                sys.exit(out.stderr)
-            row[name] = int(out.stdout.split()[-1])
-        print(f"{row['case']:34}" + "   ".join(f"{name} {row[name] / 1e9:.2f} GB" for name in ("ours", "peft"))
-              + f" = {row['peft'] / row['ours']:.2f} x", flush=True)
+            command = [sys.executable, __file__, "--memory-of", name, work,
+                       "--encoder", args.encoder, "--dtype", args.dtype,
+                       "--device", args.device, "--work", args.work]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0:
+                sys.exit(done.stderr)
+            row[name] = int(done.stdout.split()[-1])
+        ours, theirs = row["ours"], row["peft"]
+        print(f"{row['case']:34}ours {ours / 1e9:.2f} GB   peft {theirs / 1e9:.2f} GB "
+              f"= {theirs / ours:.2f} x", flush=True)
         rows.append(row)
     return rows
 
 
 def memory_of(args, name, work):
+    """What a process of memory_rows does, and all it does."""
     encoder, made = build(args, (name,))
-    one, rows, labels = made[name], random_rows(sib_lengths(32, encoder.config), encoder.config), Labels(14, encoder)
-    gold, optimizer = torch.arange(32, device=one.device) % 14, torch.optim.AdamW([one.weight])
+    one = made[name]
+    sequences = make_texts(32, None, encoder.config)
+    labels = Labels(14, encoder)
+    right = torch.arange(32, device=one.device) % 14                                # (B,)
+    optimizer = torch.optim.AdamW([one.weight])
     for _ in range(2):
-        one.score(rows, labels) if work == "score" else train_step(one, rows, gold, labels, optimizer)
+        if work == "score":
+            one.score(sequences, labels)
+        else:
+            train_step(one, sequences, right, labels, optimizer)
     print(peak_memory(one.device))
 
 
 def tokenise_rows(bench, ours, folder):
-    """Ours beside transformers' tokenizer, from the same SentencePiece model, on MiniTopics: two sentences are as long as a SIB-200 text."""
-    sentences = [e.text for split in ("train", "dev", "test") for e in load_split("minitopics", split)]
-    texts = [" ".join(two) for two in zip(sentences[::2], sentences[1::2])]
+    """Ours beside transformers' tokenizer, from the same SentencePiece model, on MiniTopics.
+
+    Two of its sentences are as long as a text of SIB-200.
+    """
+    sentences = []
+    for split in ("train", "dev", "test"):
+        sentences += [e.text for e in load_split("minitopics", split)]
+    texts = [f"{one} {two}" for one, two in zip(sentences[::2], sentences[1::2])]
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     assert [[BOS, *ids, EOS] for ids in ours.encode(texts)] == theirs(texts)["input_ids"]
-    bench(f"tokenise {len(texts)} texts, in one call", {"ours": lambda: ours.encode(texts), "transformers": lambda: theirs(texts)})
-    bench("tokenise them one by one", {"ours": lambda: [ours.encode(text) for text in texts],
-                                       "transformers": lambda: [theirs(text) for text in texts]})
+
+    def one_by_one(encode):
+        return [encode(text) for text in texts]
+
+    works = {"ours": partial(ours.encode, texts), "transformers": partial(theirs, texts)}
+    bench(f"tokenise {len(texts)} texts, in one call", works)
+    works = {"ours": partial(one_by_one, ours.encode), "transformers": partial(one_by_one, theirs)}
+    bench("tokenise them one by one", works)
 
 
 def scale_rows(bench, config, encoder, ours, texts):
-    """What a text costs against the number of labels, of languages and of tokens, and what all of SIB-200 would cost."""
-    sib = random_rows(sib_lengths(2 * texts, config), config)
+    """What a text costs against the number of labels, of languages and of tokens.
 
-    def one(case, rows, C):
-        labels = Labels(C, encoder)
-        took = bench(case, {"ours": lambda: ours.score(rows, labels)}, flops(config, map(len, rows), C)) / len(rows)
+    And what all of SIB-200 would cost.
+    """
+    def measure(case, sequences, C):
+        """-> seconds a text"""
+        work = partial(ours.score, sequences, Labels(C, encoder))
+        took = bench(case, {"ours": work}, flops(config, map(len, sequences), C)) / len(sequences)
         print(f"{'':34}{1000 * took:.2f} ms a text")
         return took
-    a_text = one(f"{len(sib)} texts, 7 labels", sib, 7)
+
+    sib = make_texts(2 * texts, None, config)
+    a_text = measure(f"{len(sib)} texts, 7 labels", sib, 7)
     for C in (70, 700):
-        one(f"{len(sib)} texts, {C} labels", sib, C)
+        measure(f"{len(sib)} texts, {C} labels", sib, C)
     for languages in (2, 4):
-        one(f"{languages} languages of {len(sib)} texts, 7 labels", sib * languages, 7)
+        measure(f"{languages} languages of {len(sib)} texts, 7 labels", sib * languages, 7)
     for T in (16, 32, 64, 128, 256, 504):
         if T + P <= config.max_tokens:
-            one(f"8 texts of {T} tokens, 7 labels", random_rows([T] * 8, config), 7)
-    print(f"so SIB-200's test split, {SIB_TEXTS:,} texts in 205 languages: {a_text * SIB_TEXTS / 60:.1f} minutes a pass")
-    bench.rows.append({"case": "forecast: SIB-200's test split", "seconds": a_text * SIB_TEXTS})
+            measure(f"8 texts of {T} tokens, 7 labels", make_texts(8, T, config), 7)
+    forecast = a_text * SIB_TEXTS
+    print(f"so SIB-200's test split, {SIB_TEXTS:,} texts in 205 languages: "
+          f"{forecast / 60:.1f} minutes a pass")
+    bench.rows.append({"case": "forecast: SIB-200's test split", "seconds": forecast})
 
 
 def processor():
+    """What Linux calls it."""
     try:
-        return next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return "unknown"
+        for line in open("/proc/cpuinfo"):
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    except OSError:
+        pass
+    return "unknown"
 
 
 def main():
     p = Parser(description=__doc__)
-    p.add_argument("--encoder", choices=list(CONFIGS), default="base", help="whose sizes (default: base)")
-    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="(default: float32)")
-    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: cuda where there is one)")
+    p.add_argument("--encoder", choices=list(CONFIGS), default="base",
+                   help="whose sizes (default: base)")
+    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32",
+                   help="(default: float32)")
+    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
+                   help="(default: cuda where there is one)")
     parts = ["train", "score", "memory", "tokenise", "scale"]
     p.add_argument("--only", nargs="+", choices=parts, default=parts, help="(default: all)")
-    p.add_argument("--repeats", type=positive, default=5, help="counted repetitions (default: 5)")
-    p.add_argument("--texts", type=positive, default=32, help="texts scored in a repetition (default: 32)")
-    p.add_argument("--tokenizer", type=Path, default=POCKET, help=f"folder with a {TOKENIZER_FILE} (default: pocket's)")
-    p.add_argument("--out", type=Path, default=Path("runs/speed.json"), help="(default: %(default)s)")
-    p.add_argument("--work", default="runs/speed", help="folder for the random weights (default: %(default)s)")
+    p.add_argument("--repeats", type=positive, default=5,
+                   help="counted repetitions (default: 5)")
+    p.add_argument("--texts", type=positive, default=32,
+                   help="texts scored in a repetition (default: 32)")
+    p.add_argument("--tokenizer", type=Path, default=POCKET,
+                   help=f"folder with a {TOKENIZER_FILE} (default: pocket's)")
+    p.add_argument("--out", type=Path, default=Path("runs/speed.json"),
+                   help="(default: %(default)s)")
+    p.add_argument("--work", default="runs/speed",
+                   help="folder for the random weights (default: %(default)s)")
     p.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.memory_of:
         return memory_of(args, *args.memory_of)
-    config, (device, dtype) = CONFIGS[args.encoder], pick_device(args.device, args.dtype)
-    tokenizer = Tokenizer(args.tokenizer / TOKENIZER_FILE)  # now, so that a wrong folder is not found out after minutes
-    about = environment(device) | {"processor": processor(), "encoder": args.encoder, "dtype": args.dtype, "P": P, "repeats": args.repeats,
-                                   "transformers": transformers.__version__, "peft": peft.__version__}
+
+    config = CONFIGS[args.encoder]
+    device, dtype = pick_device(args.device, args.dtype)
+    # Now, so that a wrong folder is not found out after minutes.
+    tokenizer = Tokenizer(args.tokenizer / TOKENIZER_FILE)
+    about = environment(device) | {
+        "processor": processor(), "encoder": args.encoder, "dtype": args.dtype, "P": P,
+        "repeats": args.repeats, "transformers": transformers.__version__,
+        "peft": peft.__version__,
+    }
     print(", ".join(f"{key} {value}" for key, value in about.items()), "\n", flush=True)
     bench = Bench(args.repeats, device, MatrixProducts(config, device, dtype))
-    lengths = {"SIB-200 lengths": lambda n: sib_lengths(n, config)} | {
-        f"{T} tokens": lambda n, T=T: [T] * n for T in (32, 128, 256) if T + P <= config.max_tokens}
-    if "memory" in args.only:  # first: on Linux the peak of a process counts for those that it starts
-        bench.rows += memory(args)
+
+    # Memory first: on Linux the peak of a process counts for those that it starts.
+    if "memory" in args.only:
+        bench.rows += memory_rows(args)
     if "tokenise" in args.only:
         tokenise_rows(bench, tokenizer, args.tokenizer)
     encoder, made = build(args)
     if "train" in args.only:
-        train_rows(bench, config, encoder, made, lengths)
+        train_rows(bench, config, encoder, made)
     if "score" in args.only:
-        score_rows(bench, config, encoder, made, lengths, args.texts)
+        score_rows(bench, config, encoder, made, args.texts)
     if "scale" in args.only:
         scale_rows(bench, config, encoder, made["ours"], args.texts)
     write_json(args.out, {"about": about, "rows": bench.rows})
     print(f"\n{args.out}")
-    too_far = [row["case"] for row in bench.rows if max(row.get("max abs difference", {}).values(), default=0) > 1e-4]
+
+    too_far = []
+    for row in bench.rows:
+        differences = row.get("max abs difference", {}).values()
+        if max(differences, default=0) > 1e-4:
+            too_far.append(row["case"])
     if args.dtype == "float32" and too_far:
         sys.exit(f"more than 1e-4 apart: {'; '.join(too_far)}")
 
 
 if __name__ == "__main__":
-    run_script(main)
+    cli.run(main)

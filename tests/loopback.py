@@ -5,13 +5,20 @@ from contextlib import contextmanager
 
 
 class Host:
-    """files: {path: bytes}; headers: {path: {name: value}}; moved: {path: address}; faults: {path: [one for each request]}.
+    """What is served, and what was asked for.
 
-    Faults: a status such as 503; "cut" sends half of what it promised; "whole" ignores a range.
+    files: {path: bytes}; headers: {path: {name: value}}; moved: {path: address};
+    faults: {path: [one for each request]}: a status such as 503; "cut" sends half of what it
+    promised; "whole" ignores a range.
     """
 
     def __init__(self):
-        self.files, self.headers, self.moved, self.faults, self.requests, self.agent = {}, {}, {}, {}, [], set()
+        self.files = {}
+        self.headers = {}
+        self.moved = {}
+        self.faults = {}
+        self.requests = []  # (method, path, range)
+        self.agent = set()
 
     def answer(self, request):
         path = request.path
@@ -21,17 +28,22 @@ class Host:
         if isinstance(fault, int):
             return self.send(request, fault, {}, b"")
         if path in self.moved:
-            return self.send(request, 302, {"Location": self.moved[path], **self.headers.get(path, {})}, b"moved")
+            headers = {"Location": self.moved[path], **self.headers.get(path, {})}
+            return self.send(request, 302, headers, b"moved")
         if path not in self.files:
             return self.send(request, 404, {}, b"not found")
-        body, headers, status = self.files[path], {"ETag": f'"{hash(self.files[path])}"', **self.headers.get(path, {})}, 200
+        body = self.files[path]
+        status = 200
+        headers = {"ETag": f'"{hash(body)}"', **self.headers.get(path, {})}
         start = request.headers.get("Range")
-        if start and fault != "whole" and request.headers.get("If-Range", headers["ETag"]) == headers["ETag"]:
+        unchanged = request.headers.get("If-Range", headers["ETag"]) == headers["ETag"]
+        if start and fault != "whole" and unchanged:
             start = int(start.removeprefix("bytes=").removesuffix("-"))
             if start >= len(body):
                 return self.send(request, 416, {"Content-Range": f"bytes */{len(body)}"}, b"")
             headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-            body, status = body[start:], 206
+            body = body[start:]
+            status = 206
         self.send(request, status, headers, body, cut=fault == "cut")
 
     def send(self, request, status, headers, body, cut=False):
@@ -55,10 +67,12 @@ def serve():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             host.answer(self)
+
         do_HEAD = do_GET
 
         def log_message(self, *args):
             pass
+
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     host.url = f"http://127.0.0.1:{server.server_port}"

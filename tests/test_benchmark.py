@@ -1,28 +1,39 @@
-"""benchmarks/speed.py: its counts against PyTorch's own, and that it runs and compares like with like."""
+"""benchmarks/speed.py: its counts against PyTorch's own.
+
+And that it runs, and compares like with like.
+"""
 import json
-import sys
 
 import pytest
 import torch
+from conftest import load_script
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from conftest import ROOT
+from minirosprompt import linear
+from minirosprompt.xlmr import XLMR, Config
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import speed  # noqa: E402
-from minirosprompt.xlmr import Config, XLMR  # noqa: E402
+speed = load_script("benchmarks/speed.py")
 
 
 def counted(c, rows, C, train):
-    """FLOPs that PyTorch counts in our code, text by text (no padding), in the products and in attention."""
+    """FLOPs that PyTorch counts in our code, in the products and in attention.
+
+    Text by text, so without padding.
+    """
     encoder = XLMR(c).requires_grad_(False).eval()
-    ours, labels, total = speed.Ours(encoder, encoder.word.weight[4:4 + speed.P]), speed.Labels(C, encoder), 0
+    ours = speed.Ours(encoder, encoder.word.weight[4:4 + speed.P])
+    labels = speed.Labels(C, encoder)
+    total = 0
     for row in rows:
         # attention as plain products: the counter does not know the CPU's fused one
-        with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(train), sdpa_kernel(SDPBackend.MATH):
+        with (
+            FlopCounterMode(display=False) as counter,
+            torch.set_grad_enabled(train),
+            sdpa_kernel(SDPBackend.MATH),
+        ):
             scores = ours.train_scores([row], labels)
             if train:
                 scores.sum().backward()
@@ -31,15 +42,15 @@ def counted(c, rows, C, train):
 
 
 def test_flops_are_those_that_pytorch_counts(monkeypatch):
-    import minirosprompt.linear
-    monkeypatch.setattr(minirosprompt.linear, "AS_CONVOLUTION", False)
+    monkeypatch.setattr(linear, "AS_CONVOLUTION", False)
     c = Config(vocab_size=100, width=32, layers=3, heads=4, ffn=48, positions=60)
     lengths = [7, 20, 41]
     rows = speed.random_rows(lengths, c)
     assert [len(row) for row in rows] == lengths
     D = c.width
     assert counted(c, rows, 5, False) == speed.flops(c, lengths, 5)
-    # In training autograd goes back to every position of the first layer's queries, keys and values; the P prompt's would do.
+    # In training autograd goes back to every position of the first layer's queries, keys and
+    # values; the P of the prompt would do.
     more = sum(2 * n * 3 * D * D for n in lengths)
     assert counted(c, rows, 5, True) == speed.flops(c, lengths, 5, train=True) + more
 
@@ -47,26 +58,41 @@ def test_flops_are_those_that_pytorch_counts(monkeypatch):
 def test_lengths_are_sib200s():
     """Their mean, 45.1 pieces and three tokens, was counted over all 41,820 texts."""
     lengths = speed.sib_lengths(1000, Config())
-    assert len(lengths) == 1000 and min(lengths) >= 7 and max(lengths) <= 428 and abs(sum(lengths) / 1000 - 48.1) < 1
+    assert len(lengths) == 1000
+    assert min(lengths) >= 7
+    assert max(lengths) <= 428
+    assert abs(sum(lengths) / 1000 - 48.1) < 1
     assert max(speed.sib_lengths(1000, speed.CONFIGS["pocket"])) == 128 - speed.P
 
 
 def test_it_runs_and_the_scores_agree(run_script, tmp_path):
-    done = run_script("benchmarks/speed.py", "--encoder", "pocket", "--repeats", 1, "--texts", 4, "--only", "train", "score", "tokenise", "scale",
-                      "--out", tmp_path / "speed.json", "--work", tmp_path)
+    flags = ["--encoder", "pocket", "--repeats", 1, "--texts", 4]
+    flags += ["--only", "train", "score", "tokenise", "scale"]
+    flags += ["--out", tmp_path / "speed.json", "--work", tmp_path]
+    done = run_script("benchmarks/speed.py", *flags)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "speed.json").read_text())
     rows = {row["case"]: row for row in found["rows"]}
-    for case in ("train, 8 texts, SIB-200 lengths", "train, 32 texts, SIB-200 lengths", "score, 60 labels, SIB-200 lengths", "score, 14 labels, 32 tokens"):
+    for case in (
+        "train, 8 texts, SIB-200 lengths",
+        "train, 32 texts, SIB-200 lengths",
+        "score, 60 labels, SIB-200 lengths",
+        "score, 14 labels, 32 tokens",
+    ):
         row = rows[case]
-        assert row["ours"]["median"] > 0 and row["peft"]["ratio"] > 0 and 0 < row["share"]
+        assert row["ours"]["median"] > 0
+        assert row["peft"]["ratio"] > 0
+        assert 0 < row["share"]
         assert all(0 <= d < 1e-4 for d in row["max abs difference"].values())
     assert rows["tokenise 1440 texts, in one call"]["transformers"]["ratio"] > 0
-    assert rows["forecast: SIB-200's test split"]["seconds"] > 0 and found["about"]["encoder"] == "pocket"
-    assert "score, 60 labels" in done.stdout and "differ by" in done.stdout
+    assert rows["forecast: SIB-200's test split"]["seconds"] > 0
+    assert found["about"]["encoder"] == "pocket"
+    assert "score, 60 labels" in done.stdout
+    assert "differ by" in done.stdout
 
 
 def test_a_wrong_tokenizer_is_refused_before_anything_runs(run_script, tmp_path):
     done = run_script("benchmarks/speed.py", "--tokenizer", tmp_path, "--work", tmp_path / "work")
     assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (2, "", [])
-    assert "sentencepiece.bpe.model: no such file" in done.stderr and done.stderr.count("\n") == 1
+    assert "sentencepiece.bpe.model: no such file" in done.stderr
+    assert done.stderr.count("\n") == 1

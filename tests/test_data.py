@@ -1,30 +1,55 @@
+"""Reading TSV files and label words; few-shot samples, groups, batches, buckets."""
+import itertools
 import json
+from collections import Counter
 
 import pytest
 
 from minirosprompt import UserError
-from minirosprompt.data import Example, balanced_batch, few_shot, groups_of, length_buckets, load_label_words, load_split, read_examples
+from minirosprompt.data import (
+    Example,
+    balanced_batch,
+    few_shot,
+    groups_of,
+    length_buckets,
+    load_label_words,
+    load_split,
+    read_examples,
+)
 
 HEADER = "id\ttext\tlabel\tlang\n"
 
 
 def some(n=10):
-    return [Example(f"{i:02}", f"t{i}", label, lang, {"lang": lang, "label": label, "domain": "ab"[i % 2]})
-            for i in range(n) for label in "xyz" for lang in ("aa", "bb")]
+    """n texts of each of three classes and two languages."""
+    examples = []
+    for i, label, lang in itertools.product(range(n), "xyz", ("aa", "bb")):
+        columns = {"lang": lang, "label": label, "domain": "ab"[i % 2]}
+        examples.append(Example(f"t{i}", label, lang, f"{i:02}", columns))
+    return examples
 
 
 def test_reads_quoted_csv(tmp_path):
-    (tmp_path / "a.tsv").write_text("\ufeff" + HEADER + '1\t"a ""quoted"" text\twith a tab"\tx\taa\r\n2\t' + "long " * 50000 + "\ty\tbb\n",
-                                    encoding="utf-8")
+    quoted = '1\t"a ""quoted"" text\twith a tab"\tx\taa\r\n'
+    long = "2\t" + "long " * 50000 + "\ty\tbb\n"
+    (tmp_path / "a.tsv").write_text("\ufeff" + HEADER + quoted + long, encoding="utf-8")
     first, second = read_examples(tmp_path / "a.tsv")
-    assert first.text == 'a "quoted" text\twith a tab' and (first.label, first.lang, second.label) == ("x", "aa", "y")
+    assert first.text == 'a "quoted" text\twith a tab'
+    assert (first.label, first.lang, second.label) == ("x", "aa", "y")
 
 
-@pytest.mark.parametrize("content, words", [
-    (b"", "line 1: no column id, text, label, lang"), (b"id\ttext\tlabel\n1\ta\tx\n", "line 1: no column lang"),
-    (HEADER.encode(), "no rows"), (HEADER.encode() + b"1\ta\tx\n", "line 2: 4 columns expected"),
-    (HEADER.encode() + b"1\ta\tx\taa\n2\ta\tx\taa\tmore\n", "line 3: 4 columns expected"),
-    (HEADER.encode() + b"1\t \tx\taa\n", "line 2: text is empty"), (HEADER.encode() + b"1\t\xff\tx\taa\n", "not a UTF-8 TSV")])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "line 1: no column id, text, label, lang"),
+        (b"id\ttext\tlabel\n1\ta\tx\n", "line 1: no column lang"),
+        (HEADER.encode(), "no rows"),
+        (HEADER.encode() + b"1\ta\tx\n", "line 2: 4 columns expected"),
+        (HEADER.encode() + b"1\ta\tx\taa\n2\ta\tx\taa\tmore\n", "line 3: 4 columns expected"),
+        (HEADER.encode() + b"1\t \tx\taa\n", "line 2: text is empty"),
+        (HEADER.encode() + b"1\t\xff\tx\taa\n", "not a UTF-8 TSV"),
+    ],
+)
 def test_bad_tsv(tmp_path, content, words):
     (tmp_path / "a.tsv").write_bytes(content)
     with pytest.raises(UserError, match=f"a.tsv: .*{words}"):
@@ -34,7 +59,8 @@ def test_bad_tsv(tmp_path, content, words):
 def test_splits(tmp_path):
     with pytest.raises(UserError, match="train.tsv: No such file"):
         load_split(tmp_path, "train")
-    (tmp_path / "sentences.tsv").write_text(HEADER.replace("\n", "\tsplit\n") + "1\ta\tx\taa\ttrain\n2\tb\tx\taa\tdev\n")
+    header = HEADER.replace("\n", "\tsplit\n")
+    (tmp_path / "sentences.tsv").write_text(header + "1\ta\tx\taa\ttrain\n2\tb\tx\taa\tdev\n")
     assert [e.id for e in load_split(tmp_path, "dev")] == ["2"]
     with pytest.raises(UserError, match="no row with split test"):
         load_split(tmp_path, "test")
@@ -43,7 +69,8 @@ def test_splits(tmp_path):
 def test_label_words(tmp_path):
     path = tmp_path / "labels.json"
     path.write_text(json.dumps({"x": {"aa": ["one", "uno"], "bb": ["un"]}}))
-    assert load_label_words(path) == {"x": ["one", "uno", "un"]} and load_label_words(path, None, ["bb"]) == {"x": ["un"]}
+    assert load_label_words(path) == {"x": ["one", "uno", "un"]}
+    assert load_label_words(path, None, ["bb"]) == {"x": ["un"]}
     with pytest.raises(UserError, match="'x' has no label word in cc"):
         load_label_words(path, ["x"], ["cc"])
     for bad in ("[]", "{", '{"x": ["one"]}', '{"x": {"aa": "one"}}', '{"x": {"aa": [""]}}'):
@@ -55,16 +82,20 @@ def test_label_words(tmp_path):
 def test_few_shot_is_a_pure_function_of_data_shots_and_seed():
     examples = some()
     chosen = few_shot(examples, ["x", "y"], ["aa"], 3, seed=1)
-    assert len(chosen) == 6 and all(e.lang == "aa" and e.label in "xy" for e in chosen)
+    assert len(chosen) == 6
+    assert all(e.lang == "aa" and e.label in "xy" for e in chosen)
     assert chosen == few_shot(examples[::-1], ["y", "x"], ["aa"], 3, seed=1)
     assert chosen != few_shot(examples, ["x", "y"], ["aa"], 3, seed=2)
-    assert len(few_shot(examples, ["x"], ["aa"], 99, seed=1)) == 10  # fewer than shots: all there are
+    # fewer than shots: all there are
+    assert len(few_shot(examples, ["x"], ["aa"], 99, seed=1)) == 10
 
 
 def test_groups():
     groups, names = groups_of(some(2), ["lang"])
-    assert names == ["aa", "bb"] and groups == [0, 1] * 6
-    assert len(groups_of(some(2), ["lang", "label"])[1]) == 6 and groups_of(some(2), ["domain"])[1] == ["a", "b"]
+    assert names == ["aa", "bb"]
+    assert groups == [0, 1] * 6
+    assert len(groups_of(some(2), ["lang", "label"])[1]) == 6
+    assert groups_of(some(2), ["domain"])[1] == ["a", "b"]
     with pytest.raises(UserError, match="--group-by topic: the data have the columns"):
         groups_of(some(2), ["topic"])
 
@@ -72,16 +103,23 @@ def test_groups():
 def test_balanced_batches():
     groups = [0] * 20 + [1] * 5 + [2] * 1
     batch = balanced_batch(groups, 3, 12, seed=0, step=7)
-    assert [sum(groups[i] == g for i in batch) for g in range(3)] == [4, 4, 4]
-    assert len(set(i for i in batch if groups[i] == 0)) == 4                 # without replacement where there are enough
-    assert batch == balanced_batch(groups, 3, 12, seed=0, step=7) != balanced_batch(groups, 3, 12, seed=0, step=8)
+    assert Counter(groups[i] for i in batch) == {0: 4, 1: 4, 2: 4}
+    # Without replacement where there are enough.
+    assert len(set(i for i in batch if groups[i] == 0)) == 4
+    assert batch == balanced_batch(groups, 3, 12, seed=0, step=7)
+    assert batch != balanced_batch(groups, 3, 12, seed=0, step=8)
     assert len(balanced_batch(groups, 3, 13, 0, 0)) == 13
-    few = [balanced_batch(groups, 3, 2, seed=0, step=s) for s in range(30)]  # fewer places than groups
-    assert all(len(b) == 2 for b in few) and {groups[i] for b in few for i in b} == {0, 1, 2}
+    # fewer places than groups
+    few = [balanced_batch(groups, 3, 2, seed=0, step=s) for s in range(30)]
+    assert all(len(b) == 2 for b in few)
+    assert {groups[i] for i in sum(few, [])} == {0, 1, 2}
 
 
 def test_length_buckets_hold_every_row_once_within_the_budget():
     rows = [[0] * n for n in (5, 50, 7, 3, 200, 49, 6)]
     buckets = length_buckets(rows, 100)
-    assert sorted(i for bucket in buckets for i in bucket) == list(range(7))
-    assert all(len(b) == 1 or len(b) * max(len(rows[i]) for i in b) <= 100 for b in buckets) and length_buckets([], 100) == []
+    assert sorted(sum(buckets, [])) == list(range(7))
+    for bucket in buckets:
+        longest = max(len(rows[i]) for i in bucket)
+        assert len(bucket) == 1 or len(bucket) * longest <= 100
+    assert length_buckets([], 100) == []

@@ -5,15 +5,15 @@ import shutil
 from collections import namedtuple
 
 import pytest
-
 from loopback import serve
+
 from minirosprompt import UserError
 from minirosprompt.io import download as module
-from minirosprompt.download import NotFound, open_url
-from minirosprompt.io.download import download
+from minirosprompt.io.download import NotFound, download, open_url
 
 BODY = bytes(range(256)) * 20000  # 5 MB
 SHA256 = hashlib.sha256(BODY).hexdigest()
+HALF = f"bytes={len(BODY) // 2}-"
 
 
 @pytest.fixture()
@@ -25,14 +25,16 @@ def host(monkeypatch):
 
 
 def nothing_but(folder, *names):
-    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock")) == sorted(names)
+    found = [path.name for path in folder.iterdir() if not path.name.endswith(".lock")]
+    return sorted(found) == sorted(names)
 
 
 def test_plain_and_again(host, tmp_path):
     path = tmp_path / "deep" / "file"
     for _ in range(2):  # the second time it is there
         assert download(f"{host.url}/file", path, len(BODY), SHA256).read_bytes() == BODY
-    assert host.gets("/file") == [None] and nothing_but(path.parent, "file")
+    assert host.gets("/file") == [None]
+    assert nothing_but(path.parent, "file")
     path.write_bytes(b"damaged since")
     assert download(f"{host.url}/file", path, sha256=SHA256).read_bytes() == BODY
     download(f"{host.url}/file", path)  # nothing is known about it: what is there is believed
@@ -55,23 +57,30 @@ def test_redirects(host, tmp_path):
 
 
 def test_never_from_https_to_http(monkeypatch):
-    response = namedtuple("Response", "headers status close")({"Location": "http://example.org/x"}, 302, lambda: None)
+    Response = namedtuple("Response", "headers status close")
+    response = Response({"Location": "http://example.org/x"}, 302, lambda: None)
     monkeypatch.setattr(module._opener, "open", lambda request, timeout: response)
     with pytest.raises(UserError, match="away from https"):
         open_url("https://example.org/x")
 
 
-@pytest.mark.parametrize("faults, ranges", [
-    (["cut"], [None, f"bytes={len(BODY) // 2}-"]),                                       # goes on where it broke
-    (["cut", "cut"], [None, f"bytes={len(BODY) // 2}-", f"bytes={len(BODY) * 3 // 4}-"]),
-    (["cut", "whole"], [None, f"bytes={len(BODY) // 2}-"]),                              # a server that begins anew
-    ([503, 503], [None, None, None]),
-    ([429], [None, None]),
-])
+@pytest.mark.parametrize(
+    "faults, ranges",
+    [
+        # goes on where it broke
+        (["cut"], [None, HALF]),
+        (["cut", "cut"], [None, HALF, f"bytes={len(BODY) * 3 // 4}-"]),
+        # a server that begins anew
+        (["cut", "whole"], [None, HALF]),
+        ([503, 503], [None, None, None]),
+        ([429], [None, None]),
+    ],
+)
 def test_stumbles(host, tmp_path, faults, ranges):
     host.faults["/file"] = list(faults)
     assert download(f"{host.url}/file", tmp_path / "x", sha256=SHA256).read_bytes() == BODY
-    assert host.gets("/file") == ranges and nothing_but(tmp_path, "x")
+    assert host.gets("/file") == ranges
+    assert nothing_but(tmp_path, "x")
 
 
 def test_part_of_an_earlier_try(host, tmp_path):
@@ -81,7 +90,8 @@ def test_part_of_an_earlier_try(host, tmp_path):
     assert host.gets("/file") == ["bytes=1000-"]
     (tmp_path / "x").unlink()
     part.write_bytes(b"of another version")
-    assert download(f"{host.url}/file", tmp_path / "x").read_bytes() == BODY  # no hash would tell, so it is not used
+    # no hash would tell, so it is not used
+    assert download(f"{host.url}/file", tmp_path / "x").read_bytes() == BODY
     (tmp_path / "x").unlink()
     part.write_bytes(BODY + b"longer")
     with pytest.raises(UserError, match="size or sha256"):
@@ -90,7 +100,9 @@ def test_part_of_an_earlier_try(host, tmp_path):
     assert download(f"{host.url}/file", tmp_path / "x", sha256=SHA256).read_bytes() == BODY
 
 
-@pytest.mark.parametrize("size, sha256", [(len(BODY), "0" * 64), (len(BODY) - 1, SHA256), (len(BODY) + 1, None)])
+@pytest.mark.parametrize(
+    "size, sha256", [(len(BODY), "0" * 64), (len(BODY) - 1, SHA256), (len(BODY) + 1, None)]
+)
 def test_wrong_hash_or_size_leaves_nothing(host, tmp_path, size, sha256):
     with pytest.raises(UserError, match="size or sha256|breaks every time"):
         download(f"{host.url}/file", tmp_path / "x", size, sha256)
@@ -126,9 +138,12 @@ def test_full_disk_is_noticed_before(host, tmp_path, monkeypatch):
 
 def test_two_processes_download_once(host, tmp_path):
     fork = multiprocessing.get_context("fork")
-    both = [fork.Process(target=download, args=(f"{host.url}/file", tmp_path / "x", len(BODY), SHA256)) for _ in range(2)]
+    file = (f"{host.url}/file", tmp_path / "x", len(BODY), SHA256)
+    both = [fork.Process(target=download, args=file) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
         process.join()
-    assert [p.exitcode for p in both] == [0, 0] and host.gets("/file") == [None] and (tmp_path / "x").read_bytes() == BODY
+    assert [p.exitcode for p in both] == [0, 0]
+    assert host.gets("/file") == [None]
+    assert (tmp_path / "x").read_bytes() == BODY

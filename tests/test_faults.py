@@ -11,18 +11,24 @@ import time
 
 import pytest
 import torch
+from conftest import ROOT, refused
 
-from conftest import ROOT
+from minirosprompt import dro
 from minirosprompt.io.files import load_state
 from minirosprompt.io.prompts import load_prompt, save_prompt
+from minirosprompt.io.runtime import interrupts
 from minirosprompt.io.safetensors import read_safetensors, write_safetensors
 from minirosprompt.xlmr import XLMR
-from test_scripts import refused
 
-FLAGS = ["--source", "aa,bb", "--seen", "red,blue,green", "--shots", "4", "--seeds", "0", "--objective", "group-dro", "--eta", "0.5"]
+FLAGS = [
+    "--source", "aa,bb", "--seen", "red,blue,green", "--shots", "4", "--seeds", "0",
+    "--objective", "group-dro", "--eta", "0.5",
+]
 LONG = [*FLAGS, "--steps", "120", "--select-every", "3"]
 SHORT = [*FLAGS, "--steps", "20"]
-PROMPT, LOG, LAST = (f"soft-group-dro-0/{name}" for name in ("prompt.safetensors", "log.csv", "last.pt"))
+PROMPT = "soft-group-dro-0/prompt.safetensors"
+LOG = "soft-group-dro-0/log.csv"
+LAST = "soft-group-dro-0/last.pt"
 
 
 @pytest.fixture()
@@ -31,20 +37,28 @@ def train(run_script, tiny, colours):
 
 
 def start(tiny, colours, cwd, *flags):
-    return subprocess.Popen([sys.executable, ROOT / "train.py", "--encoder", tiny, "--data", colours, *flags], cwd=cwd, text=True,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    command = [sys.executable, ROOT / "train.py", "--encoder", tiny, "--data", colours, *flags]
+    return subprocess.Popen(command, cwd=cwd, text=True, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE)
 
 
 def same_run(one, two):
     """Prompt and log (with q's trajectory) to the byte, the last checkpoint to the bit."""
-    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in (PROMPT, LOG))
-    states = [load_state(run / LAST) for run in (one, two)]
-    assert states[0]["step"] == states[1]["step"] and states[0]["log"] == states[1]["log"]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in ("prompt", "log_q"))
+    for name in (PROMPT, LOG):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    ours = load_state(one / LAST)
+    theirs = load_state(two / LAST)
+    assert ours["step"] == theirs["step"]
+    assert ours["log"] == theirs["log"]
+    assert torch.equal(ours["prompt"], theirs["prompt"])
+    assert torch.equal(ours["log_q"], theirs["log_q"])
 
 
 def killed_at(process, run, moment):
-    """moment: seconds from the start, or ("saving", n): while a temporary file lies there, after n checkpoints or more."""
+    """moment: seconds from the start, or ("saving", n).
+
+    That is: while a temporary file lies there, after n checkpoints or more.
+    """
     if isinstance(moment, tuple):
         seen = set()
         while process.poll() is None and len(seen) <= moment[1]:
@@ -61,11 +75,17 @@ def killed_at(process, run, moment):
 
 @pytest.mark.parametrize("kills, saving", [(0, 1), pytest.param(17, 8, marks=pytest.mark.slow)])
 def test_killed_and_resumed(train, run_script, tiny, colours, tmp_path, kills, saving):
-    """At random moments, and while a file is being written: the prompt is that of an uninterrupted run."""
+    """At random moments, and while a file is being written.
+
+    The prompt is that of an uninterrupted run.
+    """
     began = time.time()
     assert start(tiny, colours, tmp_path, *LONG, "--name", "whole").wait() == 0
-    whole, rng, middle = time.time() - began, random.Random(0), 0
-    moments = [rng.uniform(0.3, 1) * whole for _ in range(kills)] + [("saving", rng.randint(0, 20)) for _ in range(saving)]
+    whole = time.time() - began
+    rng = random.Random(0)
+    middle = 0
+    moments = [rng.uniform(0.3, 1) * whole for _ in range(kills)]
+    moments += [("saving", rng.randint(0, 20)) for _ in range(saving)]
     for i, moment in enumerate(moments):
         run = tmp_path / "runs" / f"cut{i}"
         for _ in range(5):  # on a busy machine the moment may be missed
@@ -84,7 +104,8 @@ def test_killed_and_resumed(train, run_script, tiny, colours, tmp_path, kills, s
     assert middle >= saving
 
 
-def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(train, run_script, tiny, colours, tmp_path):
+def test_ctrl_c_saves_and_says_how_to_go_on(train, run_script, tiny, colours, tmp_path):
+    """It finishes the step first."""
     assert train(*LONG, "--name", "whole").returncode == 0
     process = start(tiny, colours, tmp_path, *LONG, "--name", "cut")
     while not (tmp_path / "runs/cut" / LAST).exists() and process.poll() is None:
@@ -92,14 +113,15 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(train, run_script,
     process.send_signal(signal.SIGINT)
     errors = process.communicate()[1]
     step = load_state(tmp_path / "runs/cut" / LAST)["step"]
-    assert process.returncode == 130 and "Traceback" not in errors
-    assert errors.splitlines()[-1] == f"interrupted: step {step} is saved; go on with python train.py --resume runs/cut"
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    go_on = f"interrupted: step {step} is saved; go on with python train.py --resume runs/cut"
+    assert errors.splitlines()[-1] == go_on
     assert run_script("train.py", "--resume", "runs/cut").returncode == 0
     same_run(tmp_path / "runs/cut", tmp_path / "runs/whole")
 
 
 def test_second_ctrl_c_ends_at_once():
-    from minirosprompt.io.runtime import interrupts
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), interrupts() as seen:
         signal.raise_signal(signal.SIGINT)
@@ -108,19 +130,25 @@ def test_second_ctrl_c_ends_at_once():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-# ---- disks ------------------------------------------------------------------------------------------------------------
+# ---- disks ---------------------------------------------------------------------------------------
+
 
 @pytest.fixture()
 def small_disk(tmp_path):
-    """small_disk(options): mounts, or mounts anew, a tmpfs on the folder it returns. Needs the right to mount."""
+    """small_disk(options): mounts, or mounts anew, a tmpfs on the folder it returns.
+
+    Needs the right to mount.
+    """
     folder = tmp_path / "disk"
     folder.mkdir()
 
     def mount(options):
         remount = ["-o", f"remount,{options}"] if os.path.ismount(folder) else ["-o", options]
-        if subprocess.run(["mount", "-t", "tmpfs", *remount, "tmpfs", folder], stderr=subprocess.DEVNULL).returncode:
+        command = ["mount", "-t", "tmpfs", *remount, "tmpfs", folder]
+        if subprocess.run(command, stderr=subprocess.DEVNULL).returncode:
             pytest.skip("no right to mount")
         return folder
+
     yield mount
     if os.path.ismount(folder):
         subprocess.run(["umount", "-l", folder], check=True)
@@ -147,7 +175,10 @@ def test_full_disk(kilobytes, small_disk, train, run_script, tmp_path, monkeypat
     assert "runs/full" in done.stderr
     whole_files(disk)
     small_disk("size=1m")
-    again = run_script("train.py", "--resume", "runs/full") if (disk / "runs/full/config.json").exists() else train(*SHORT, "--name", "full")
+    if (disk / "runs/full/config.json").exists():
+        again = run_script("train.py", "--resume", "runs/full")
+    else:
+        again = train(*SHORT, "--name", "full")
     assert again.returncode == 0, again.stderr
     same_run(disk / "runs/full", tmp_path / "runs/whole")
 
@@ -163,9 +194,13 @@ def test_read_only_disk(small_disk, train, run_script, monkeypatch):
 
 
 def test_every_write_may_fail(train, run_script, tmp_path, monkeypatch):
-    """The disk fills up at the first, second, ... file: one line, nothing half-written, and the run can be gone on with."""
+    """The disk fills up at the first, second, ... file.
+
+    One line, nothing half-written, and the run can be gone on with.
+    """
     assert train(*SHORT, "--name", "whole").returncode == 0
-    real, failed = os.fsync, 0
+    real = os.fsync
+    failed = 0
     for n in range(20):
         left = [n]
 
@@ -174,6 +209,7 @@ def test_every_write_may_fail(train, run_script, tmp_path, monkeypatch):
             if left[0] == -1:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             real(descriptor)
+
         monkeypatch.setattr(os, "fsync", full)
         done = train(*SHORT, "--name", f"full{n}")
         monkeypatch.setattr(os, "fsync", real)
@@ -185,26 +221,36 @@ def test_every_write_may_fail(train, run_script, tmp_path, monkeypatch):
         if n:  # config.json is there
             assert run_script("train.py", "--resume", f"runs/full{n}").returncode == 0
             same_run(tmp_path / f"runs/full{n}", tmp_path / "runs/whole")
-    assert failed == 8  # config, env, last.pt twice, log, prompt, results.json, results.csv
+    # config, env, last.pt twice, log, prompt, results.json, results.csv, figure.svg
+    assert failed == 9
 
 
-# ---- numbers ----------------------------------------------------------------------------------------------------------
+# ---- numbers -------------------------------------------------------------------------------------
+
 
 def test_a_loss_that_is_not_a_number_names_the_last_good_checkpoint(train, tmp_path):
-    refused(train(*SHORT, "--lr", "1e30", "--name", "bad"), "the loss is nan at step 2 (no checkpoint yet); start again with a smaller --lr (now 1e+30)")
-    done = train(*SHORT, "--select-every", 1, "--lr", "1e30", "--name", "worse")  # the dev scores are the first to go
+    done = train(*SHORT, "--lr", "1e30", "--name", "bad")
+    refused(done, "the loss is nan at step 2 (no checkpoint yet); "
+                  "start again with a smaller --lr (now 1e+30)")
+    # the dev scores are the first to go
+    done = train(*SHORT, "--select-every", 1, "--lr", "1e30", "--name", "worse")
     refused(done, "not finite numbers")
 
 
 def test_nan_after_some_good_steps(train, run_script, tmp_path, monkeypatch):
-    import minirosprompt.dro as dro
-    real, calls = dro.group_losses, [0]
+    real = dro.group_losses
+    calls = [0]
 
     def group_losses(losses, group, G):
-        calls[0] += losses.requires_grad
-        return real(losses * (float("nan") if calls[0] == 14 and losses.requires_grad else 1), group, G)
+        if losses.requires_grad:  # a step of training, not a selection
+            calls[0] += 1
+            if calls[0] == 14:
+                losses = losses * float("nan")
+        return real(losses, group, G)
+
     monkeypatch.setattr(dro, "group_losses", group_losses)
-    refused(train(*SHORT, "--name", "bad"), f"the loss is nan at step 14 (runs/bad/{LAST} is good, of step 10)")
+    done = train(*SHORT, "--name", "bad")
+    refused(done, f"the loss is nan at step 14 (runs/bad/{LAST} is good, of step 10)")
     assert load_state(tmp_path / "runs/bad" / LAST)["step"] == 10
     monkeypatch.setattr(dro, "group_losses", real)
     assert run_script("train.py", "--resume", "runs/bad").returncode == 0
@@ -216,37 +262,57 @@ def test_nan_after_some_good_steps(train, run_script, tmp_path, monkeypatch):
 def test_overflow_does_not_pass_silently(train, run_script, tiny, tmp_path, dtype):
     """An encoder whose weights overflow, and a prompt with a NaN in it."""
     huge = shutil.copytree(tiny, tmp_path / "huge")
-    tensors = {name: tensor * 1e30 if "dense.weight" in name else tensor for name, tensor in read_safetensors(tiny / "model.safetensors")[0].items()}
+    tensors, _ = read_safetensors(tiny / "model.safetensors")
+    for name in tensors:
+        if "dense.weight" in name:
+            tensors[name] = tensors[name] * 1e30
     write_safetensors(huge / "model.safetensors", tensors)
-    refused(train(*SHORT, "--encoder", huge, "--dtype", dtype, "--name", "bad"), "not finite numbers")
+    done = train(*SHORT, "--encoder", huge, "--dtype", dtype, "--name", "bad")
+    refused(done, "not finite numbers")
     assert train(*SHORT, "--dtype", dtype, "--name", "good").returncode == 0
     path = tmp_path / "runs/good" / PROMPT
-    prompt, settings = load_prompt(path)
+    prompt, about = load_prompt(path)
     prompt[0, 0] = float("nan")
-    settings.pop("fingerprint")
-    save_prompt(path, prompt, XLMR.from_pretrained(tiny), settings)
+    save_prompt(path, prompt, XLMR.from_pretrained(tiny), **about)
     refused(run_script("eval.py", "--dtype", dtype), "not finite numbers")
 
 
-@pytest.mark.parametrize("flags, keep", [
-    (["--group-by", "label"], lambda row: row["label"] != "red" or row["id"].endswith("red-0") and row["lang"] == "aa"),   # a group of one example
-    ([], lambda row: row["lang"] != "aa" or int(row["id"][-1]) < 2),                                                      # fewer sentences than shots
-    (["--source", "aa"], lambda row: row["lang"] == "aa"),                                                                # one language
-    (["--seen", "red", "--classes", "red"], lambda row: row["label"] == "red"),                                           # one class
-    (["--group-by", "lang,label", "--batch-size", "2"], lambda row: True),                                                # fewer places than groups
-    (["--adjustment", "3"], lambda row: row["lang"] != "bb" or row["id"].endswith("-0"))])
+def is_first_of_aa(row):
+    return row["id"].endswith("-0") and row["lang"] == "aa"
+
+
+@pytest.mark.parametrize(
+    "flags, keep",
+    [
+        # a group of one example
+        (["--group-by", "label"], lambda row: row["label"] != "red" or is_first_of_aa(row)),
+        # fewer sentences than shots
+        ([], lambda row: row["lang"] != "aa" or int(row["id"][-1]) < 2),
+        # one language
+        (["--source", "aa"], lambda row: row["lang"] == "aa"),
+        # one class
+        (["--seen", "red", "--classes", "red"], lambda row: row["label"] == "red"),
+        # fewer places than groups
+        (["--group-by", "lang,label", "--batch-size", "2"], lambda row: True),
+        (["--adjustment", "3"], lambda row: row["lang"] != "bb" or row["id"].endswith("-0")),
+    ],
+)
 def test_thin_data(train, colours, tmp_path, flags, keep):
     thin = shutil.copytree(colours, tmp_path / "thin")
-    for split in ("train", "dev", "test"):
-        header, *lines = (thin / f"{split}.tsv").read_text().splitlines()
-        rows = [dict(zip(header.split("\t"), line.split("\t"))) for line in lines]
-        (thin / f"{split}.tsv").write_text("\n".join([header] + [line for line, row in zip(lines, rows) if split != "train" or keep(row)]) + "\n")
+    header, *lines = (thin / "train.tsv").read_text().splitlines()
+    kept = [header]
+    for line in lines:
+        if keep(dict(zip(header.split("\t"), line.split("\t")))):
+            kept.append(line)
+    (thin / "train.tsv").write_text("\n".join(kept) + "\n")
     done = train(*SHORT, "--data", thin, "--name", "thin", *flags)
     assert done.returncode == 0, done.stderr
-    assert torch.isfinite(load_prompt(tmp_path / "runs/thin" / PROMPT)[0]).all() and "nan" not in done.stdout
+    assert torch.isfinite(load_prompt(tmp_path / "runs/thin" / PROMPT)[0]).all()
+    assert "nan" not in done.stdout
 
 
-# ---- determinism ------------------------------------------------------------------------------------------------------
+# ---- determinism ---------------------------------------------------------------------------------
+
 
 def test_the_order_of_the_files_rows_changes_nothing(train, colours, tmp_path):
     shuffled = shutil.copytree(colours, tmp_path / "shuffled")
@@ -254,17 +320,24 @@ def test_the_order_of_the_files_rows_changes_nothing(train, colours, tmp_path):
         header, *lines = (shuffled / f"{split}.tsv").read_text().splitlines()
         random.Random(split).shuffle(lines)
         (shuffled / f"{split}.tsv").write_text("\n".join([header, *lines]) + "\n")
-    assert train(*SHORT, "--name", "one").returncode == 0 and train(*SHORT, "--data", shuffled, "--name", "two").returncode == 0
-    one, two = ((tmp_path / "runs" / name / "soft-group-dro-0" / "prompt.safetensors").read_bytes() for name in ("one", "two"))
-    assert one[-8 * 32 * 4:] == two[-8 * 32 * 4:]  # the vectors; the settings name the data folder
+    assert train(*SHORT, "--name", "one").returncode == 0
+    assert train(*SHORT, "--data", shuffled, "--name", "two").returncode == 0
+    one = (tmp_path / "runs/one" / PROMPT).read_bytes()
+    two = (tmp_path / "runs/two" / PROMPT).read_bytes()
+    vectors = 8 * 32 * 4  # bytes at the end; before them the settings name the data folder
+    assert one[-vectors:] == two[-vectors:]
 
 
 def test_thread_counts(train, tmp_path):
-    """Sums in another order: the prompts of one and two threads agree to 1e-3 after 20 steps, with entries of order 1."""
+    """Sums in another order.
+
+    The prompts of one and two threads agree to 1e-3 after 20 steps, with entries of order 1.
+    """
     threads = torch.get_num_threads()
     for n in (1, 2):
         torch.set_num_threads(n)
         assert train(*SHORT, "--name", f"threads{n}").returncode == 0
     torch.set_num_threads(threads)
-    one, two = (load_prompt(tmp_path / f"runs/threads{n}" / PROMPT)[0] for n in (1, 2))
+    one, _ = load_prompt(tmp_path / "runs/threads1" / PROMPT)
+    two, _ = load_prompt(tmp_path / "runs/threads2" / PROMPT)
     assert (one - two).abs().max() <= 1e-3

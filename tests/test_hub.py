@@ -1,4 +1,7 @@
-"""Encoders by name, from a hub on this machine in the real one's layout, and from caches as huggingface_hub leaves them."""
+"""Encoders by name, from a hub on this machine and from caches as huggingface_hub leaves them.
+
+The hub has the real one's layout.
+"""
 import hashlib
 import json
 import shutil
@@ -6,17 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
-
+from conftest import refused
 from loopback import serve
+
 from minirosprompt import UserError
-from minirosprompt.io import download as module, hub
-from minirosprompt.classifier import load_encoder
+from minirosprompt.io import download as module
+from minirosprompt.io import hub
 from minirosprompt.io.safetensors import read_safetensors
 from minirosprompt.io.weights import encoder_folder
-from test_scripts import refused
+from minirosprompt.xlmr import XLMR
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-REPO, CACHED = "some-org/tiny_xlmr", "models--some-org--tiny_xlmr"
+REPO = "some-org/tiny_xlmr"
+CACHED = "models--some-org--tiny_xlmr"
+FILES = (hub.CONFIG, hub.WEIGHTS, hub.TOKENIZER)
 
 
 @pytest.fixture()
@@ -30,18 +36,23 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture()
 def site(cache, tiny, monkeypatch):
-    """A hub with one repository: the tiny encoder. Large files lie on another host, behind a redirect, as they really do."""
+    """A hub with one repository: the tiny encoder.
+
+    Large files lie on another host, behind a redirect, as they really do.
+    """
     with serve() as site, serve() as store:
         monkeypatch.setenv("HF_ENDPOINT", site.url + "/")
         site.store = store
         for revision in ("main", COMMIT):
-            for file in (hub.CONFIG, hub.WEIGHTS, hub.TOKENIZER):
-                publish(site, store, revision, file, (tiny / file).read_bytes(), large=file != hub.CONFIG)
+            for file in FILES:
+                body = (tiny / file).read_bytes()
+                publish(site, store, revision, file, body, large=file != hub.CONFIG)
         yield site
 
 
 def publish(site, store, revision, file, body, large, repo=REPO):
-    path, headers = f"/{repo}/resolve/{revision}/{file}", {"X-Repo-Commit": COMMIT}
+    path = f"/{repo}/resolve/{revision}/{file}"
+    headers = {"X-Repo-Commit": COMMIT}
     if large:
         sha256 = hashlib.sha256(body).hexdigest()
         store.files[f"/blobs/{sha256}"] = body
@@ -54,13 +65,39 @@ def publish(site, store, revision, file, body, large, repo=REPO):
 
 
 def same(folder, tiny):
-    return all((folder / f).read_bytes() == (tiny / f).read_bytes() for f in (hub.CONFIG, hub.WEIGHTS, hub.TOKENIZER))
+    return all((folder / file).read_bytes() == (tiny / file).read_bytes() for file in FILES)
 
 
-@pytest.mark.parametrize("name, parsed", [
-    ("xlm-roberta-base", ("FacebookAI/xlm-roberta-base", None)), ("a/b", ("a/b", None)), ("a/b.c@v1.0", ("a/b.c", "v1.0")),
-    ("pocket", None), ("a/b/c", None), ("../b", None), ("a/..", None), ("a/b@../../x", None), ("/etc/passwd", None), ("a/b@", None),
-    ("a b/c", None), ("./models", None)])
+def assert_same_weights(one, two):
+    """Of two encoders, by name."""
+    want = XLMR.from_pretrained(two).state_dict()
+    for name, weight in XLMR.from_pretrained(one).state_dict().items():
+        assert torch.equal(weight, want[name]), name
+
+
+def address_of_weights(site, tiny):
+    """The signed address under which the other host has model.safetensors."""
+    weights = (tiny / hub.WEIGHTS).read_bytes()
+    return next(p for p in site.store.files if "?" in p and site.store.files[p] == weights)
+
+
+@pytest.mark.parametrize(
+    "name, parsed",
+    [
+        ("xlm-roberta-base", ("FacebookAI/xlm-roberta-base", None)),
+        ("a/b", ("a/b", None)),
+        ("a/b.c@v1.0", ("a/b.c", "v1.0")),
+        ("pocket", None),
+        ("a/b/c", None),
+        ("../b", None),
+        ("a/..", None),
+        ("a/b@../../x", None),
+        ("/etc/passwd", None),
+        ("a/b@", None),
+        ("a b/c", None),
+        ("./models", None),
+    ],
+)
 def test_names(name, parsed):
     assert hub.parse(name) == parsed
 
@@ -68,15 +105,17 @@ def test_names(name, parsed):
 @pytest.mark.parametrize("name", [REPO, f"{REPO}@{COMMIT}", f"{REPO}@main"])
 def test_download_once_then_from_the_cache(site, cache, tiny, name):
     folder = encoder_folder(name)
-    assert folder == cache / CACHED / "snapshots" / COMMIT and same(folder, tiny)
+    assert folder == cache / CACHED / "snapshots" / COMMIT
+    assert same(folder, tiny)
     asked = len(site.requests)
-    assert encoder_folder(name) == folder and len(site.requests) == asked
-    assert all(torch.equal(w, load_encoder(tiny).state_dict()[k]) for k, w in load_encoder(name).state_dict().items())
+    assert encoder_folder(name) == folder
+    assert len(site.requests) == asked
+    assert_same_weights(name, tiny)
     assert site.agent == {"minirosprompt"}
 
 
 def test_stumbling_hub(site, tiny):
-    weights = next(p for p in site.store.files if "?" in p and site.store.files[p] == (tiny / hub.WEIGHTS).read_bytes())
+    weights = address_of_weights(site, tiny)
     site.store.faults[weights] = [503, "cut"]
     site.faults[f"/{REPO}/resolve/main/{hub.CONFIG}"] = [503]
     assert same(encoder_folder(REPO), tiny)
@@ -84,7 +123,7 @@ def test_stumbling_hub(site, tiny):
 
 
 def test_damaged_weights_are_refused_by_the_hubs_own_hash(site, cache, tiny):
-    weights = next(p for p in site.store.files if "?" in p and site.store.files[p] == (tiny / hub.WEIGHTS).read_bytes())
+    weights = address_of_weights(site, tiny)
     site.store.files[weights] = site.store.files[weights][:-1] + b"!"
     with pytest.raises(UserError, match="size or sha256"):
         encoder_folder(REPO)
@@ -92,11 +131,16 @@ def test_damaged_weights_are_refused_by_the_hubs_own_hash(site, cache, tiny):
 
 
 def test_pinned_table(site, tiny, monkeypatch):
-    sizes = {f: (len((tiny / f).read_bytes()), hashlib.sha256((tiny / f).read_bytes()).hexdigest()) for f in (hub.CONFIG, hub.WEIGHTS)}
+    sizes = {}
+    for file in (hub.CONFIG, hub.WEIGHTS):
+        body = (tiny / file).read_bytes()
+        sizes[file] = (len(body), hashlib.sha256(body).hexdigest())
     monkeypatch.setitem(hub.PINNED, REPO, (COMMIT, sizes))
     assert same(encoder_folder(REPO), tiny)
     shutil.rmtree(hub.cache_folder())
-    monkeypatch.setitem(hub.PINNED, REPO, (COMMIT, sizes | {hub.WEIGHTS: (sizes[hub.WEIGHTS][0], "0" * 64)}))
+    size, _ = sizes[hub.WEIGHTS]
+    wrong = sizes | {hub.WEIGHTS: (size, "0" * 64)}
+    monkeypatch.setitem(hub.PINNED, REPO, (COMMIT, wrong))
     with pytest.raises(UserError, match="size or sha256"):
         encoder_folder(REPO)
 
@@ -108,22 +152,32 @@ def test_bin_only(site, cache, tiny):
     publish(site, site.store, COMMIT, hub.OLD_WEIGHTS, body, large=True)
     del site.moved[f"/{REPO}/resolve/{COMMIT}/{hub.WEIGHTS}"]
     folder = encoder_folder(REPO)
-    assert (folder / hub.OLD_WEIGHTS).read_bytes() == body and not (folder / hub.WEIGHTS).exists()
-    assert all(torch.equal(w, load_encoder(tiny).state_dict()[k]) for k, w in load_encoder(REPO).state_dict().items())
+    assert (folder / hub.OLD_WEIGHTS).read_bytes() == body
+    assert not (folder / hub.WEIGHTS).exists()
+    assert_same_weights(REPO, tiny)
     asked = len(site.requests)
-    assert encoder_folder(REPO) == folder and len(site.requests) == asked
+    assert encoder_folder(REPO) == folder
+    assert len(site.requests) == asked
 
 
-@pytest.mark.parametrize("config, why", [
-    ({"architectures": ["XLMRobertaModel"]}, "XLMRobertaModel has no masked-LM head"),
-    ({"model_type": "xlm-roberta-xl"}, "pre-LN"), ({"model_type": "modernbert"}, "rotary positions"),
-    ({"model_type": "bert"}, "another tokenizer"), ({"model_type": "llama"}, "a decoder"), ({"model_type": "mamba"}, "another architecture")])
+@pytest.mark.parametrize(
+    "config, why",
+    [
+        ({"architectures": ["XLMRobertaModel"]}, "XLMRobertaModel has no masked-LM head"),
+        ({"model_type": "xlm-roberta-xl"}, "pre-LN"),
+        ({"model_type": "modernbert"}, "rotary positions"),
+        ({"model_type": "bert"}, "another tokenizer"),
+        ({"model_type": "llama"}, "a decoder"),
+        ({"model_type": "mamba"}, "another architecture"),
+    ],
+)
 def test_other_encoders_are_refused_before_their_weights_are_fetched(site, tiny, config, why):
     path = f"/{REPO}/resolve/{COMMIT}/{hub.CONFIG}"
     site.files[path] = json.dumps(json.loads((tiny / hub.CONFIG).read_text()) | config).encode()
     with pytest.raises(UserError, match=why) as error:
         encoder_folder(REPO)
-    assert "\n" not in str(error.value) and not site.store.requests
+    assert "\n" not in str(error.value)
+    assert not site.store.requests
 
 
 def test_offline_and_unknown(site, cache, tiny, monkeypatch):
@@ -153,19 +207,28 @@ def test_a_mirror_that_does_not_name_the_commit(site):
 
 
 def test_xlm_roberta_base_in_an_older_cache(cache, tiny, monkeypatch):
-    """Caches from before the repository moved to FacebookAI/, of another commit than the pinned one."""
+    """From before the repository moved to FacebookAI/, of another commit than the pinned one."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     old = cache / "models--xlm-roberta-base"
     shutil.copytree(tiny, old / "snapshots" / COMMIT)
     (old / "refs").mkdir()
     (old / "refs" / "main").write_text(COMMIT)
-    assert encoder_folder("xlm-roberta-base") == old / "snapshots" / COMMIT == encoder_folder("FacebookAI/xlm-roberta-base")
-    with pytest.raises(UserError, match="127.0.0.1:9"):  # but not in the place of a revision that was asked for
+    assert encoder_folder("xlm-roberta-base") == old / "snapshots" / COMMIT
+    assert encoder_folder("FacebookAI/xlm-roberta-base") == old / "snapshots" / COMMIT
+    # but not in the place of a revision that was asked for
+    with pytest.raises(UserError, match="127.0.0.1:9"):
         encoder_folder("FacebookAI/xlm-roberta-base@" + "1" * 40)
 
 
-@pytest.mark.parametrize("env, folder", [({"HF_HUB_CACHE": "/a"}, "/a"), ({"HF_HOME": "/b"}, "/b/hub"), ({"XDG_CACHE_HOME": "/c"}, "/c/huggingface/hub"),
-                                         ({}, "HOME/.cache/huggingface/hub")])
+@pytest.mark.parametrize(
+    "env, folder",
+    [
+        ({"HF_HUB_CACHE": "/a"}, "/a"),
+        ({"HF_HOME": "/b"}, "/b/hub"),
+        ({"XDG_CACHE_HOME": "/c"}, "/c/huggingface/hub"),
+        ({}, "HOME/.cache/huggingface/hub"),
+    ],
+)
 def test_where_the_cache_is(cache, monkeypatch, env, folder):
     monkeypatch.delenv("HF_HUB_CACHE")
     for name, value in env.items():
@@ -175,21 +238,27 @@ def test_where_the_cache_is(cache, monkeypatch, env, folder):
 
 def test_huggingface_hub_and_we_read_each_others_cache(site, cache, tiny):
     library = pytest.importorskip("huggingface_hub")
-    for file in (hub.CONFIG, hub.WEIGHTS, hub.TOKENIZER):
+    for file in FILES:
         library.hf_hub_download(REPO, file, cache_dir=cache, endpoint=site.url)
     asked = len(site.requests)
     folder = encoder_folder(REPO)  # symbolic links into blobs/
-    assert folder == cache / CACHED / "snapshots" / COMMIT and same(folder, tiny) and len(site.requests) == asked
+    assert folder == cache / CACHED / "snapshots" / COMMIT
+    assert same(folder, tiny)
+    assert len(site.requests) == asked
     shutil.rmtree(cache)
     folder = encoder_folder(REPO)  # plain files, ours
-    for file in (hub.CONFIG, hub.WEIGHTS, hub.TOKENIZER):
-        assert Path(library.hf_hub_download(REPO, file, cache_dir=cache, local_files_only=True)) == folder / file
+    for file in FILES:
+        found = library.hf_hub_download(REPO, file, cache_dir=cache, local_files_only=True)
+        assert Path(found) == folder / file
 
 
 def test_the_script(site, run_script, tiny):
     done = run_script("data_scripts/download_encoder.py", REPO)
-    assert done.returncode == 0 and "2 layers, 32 wide" in done.stdout, done.stderr
-    done = run_script("train.py", "--encoder", REPO, "--steps", 2, "--seeds", 0, "--objective", "erm", "--shots", 1, "--name", "x", "--languages", "eng_Latn")
+    assert done.returncode == 0, done.stderr
+    assert "2 layers, 32 wide" in done.stdout, done.stderr
+    short = ["--steps", 2, "--seeds", 0, "--objective", "erm", "--shots", 1, "--name", "x"]
+    done = run_script("train.py", "--encoder", REPO, *short, "--languages", "eng_Latn")
     assert done.returncode == 0, done.stderr
     refused(run_script("data_scripts/download_encoder.py", "some-org/unknown"), "HTTP 404")
-    refused(run_script("data_scripts/download_encoder.py", "nowhere"), "nor a name such as xlm-roberta-base")
+    done = run_script("data_scripts/download_encoder.py", "nowhere")
+    refused(done, "nor a name such as xlm-roberta-base")

@@ -4,20 +4,22 @@ import re
 
 import pytest
 import torch
-
 from conftest import ROOT, assert_agree
+
 from minirosprompt.data import load_split
+from minirosprompt.io.weights import POCKET, TOKENIZER_FILE
 from minirosprompt.prompt import Template, pad
 from minirosprompt.tokenizer import Tokenizer
-from minirosprompt.io.weights import POCKET, TOKENIZER_FILE
 from minirosprompt.xlmr import XLMR
 
 
 def test_size_and_files():
     assert sum(path.stat().st_size for path in POCKET.rglob("*") if path.is_file()) <= 10e6
-    assert (POCKET / "model.safetensors").stat().st_size == pytest.approx(2 * parameters(), rel=0.01)  # half precision
+    size = (POCKET / "model.safetensors").stat().st_size
+    assert size == pytest.approx(2 * parameters(), rel=0.01)  # half precision
     shares = json.loads((POCKET / "languages.json").read_text())
-    assert set(shares) == {e.lang for e in load_split("minitopics", "test")} and sum(shares.values()) == pytest.approx(1, abs=1e-3)
+    assert set(shares) == {e.lang for e in load_split("minitopics", "test")}
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
 
 
 def parameters():
@@ -28,33 +30,46 @@ def test_model_card_is_true():
     card = (POCKET / "README.md").read_text()
     log = json.loads((POCKET / "pretrain.json").read_text())["log"][-1]
     assert f"{parameters():,} parameters" in card
-    assert f"{log['valid_loss']:.2f}" in card and f"{sum(log['naming'].values()) / 12:.0%}" in card
+    assert f"{log['valid_loss']:.2f}" in card
+    assert f"{sum(log['naming'].values()) / 12:.0%}" in card
 
 
 def test_transformers_loads_pocket_and_agrees():
     transformers = pytest.importorskip("transformers")
     theirs = transformers.XLMRobertaForMaskedLM.from_pretrained(POCKET, dtype=torch.float32).eval()
-    ours, tokenizer = XLMR.from_pretrained("pocket"), Tokenizer(POCKET / TOKENIZER_FILE)
+    ours = XLMR.from_pretrained("pocket")
+    tokenizer = Tokenizer(POCKET / TOKENIZER_FILE)
     template = Template("{text} {mask}", tokenizer, 0, ours.config.max_tokens)
     ids = pad(template.encode(e.text for e in load_split("minitopics", "dev")[::19]))
     assert_agree(ours, theirs, ids)
 
 
 def test_transformers_tokenizer_agrees():
-    """On texts of all languages; the tokenizer of transformers needs protobuf to read a SentencePiece model."""
-    transformers, _ = pytest.importorskip("transformers"), pytest.importorskip("google.protobuf")
-    theirs, ours = transformers.XLMRobertaTokenizer.from_pretrained(POCKET), Tokenizer(POCKET / TOKENIZER_FILE)
+    """On texts of all languages.
+
+    The tokenizer of transformers needs protobuf to read a SentencePiece model.
+    """
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("google.protobuf")
+    theirs = transformers.XLMRobertaTokenizer.from_pretrained(POCKET)
+    ours = Tokenizer(POCKET / TOKENIZER_FILE)
     texts = [e.text for e in load_split("minitopics", "train")[::7]]
-    assert [ids[1:-1] for ids in theirs(texts)["input_ids"]] == ours.encode(texts) and theirs.mask_token_id == ours.mask
+    assert [ids[1:-1] for ids in theirs(texts)["input_ids"]] == ours.encode(texts)
+    assert theirs.mask_token_id == ours.mask
 
 
 def test_the_readme_table_is_true(run_script, tmp_path):
-    """One of its seeds: the soft prompt against the hard one on unseen classes in target languages."""
+    """One of its seeds: soft prompt against hard one, unseen classes in target languages."""
     done = run_script("train.py", "--seeds", 0, "--objective", "group-dro", "--name", "x")
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "runs/x/results.json").read_text())["summary"]
-    table = {m: re.findall(r"\d+\.\d", line) for m, line in re.findall(r"^(hard|soft-group-dro) +(\d.*)$", (ROOT / "README.md").read_text(), re.M)}
-    assert 100 * summary["hard"]["target unseen"]["mean"] == pytest.approx(float(table["hard"][4]), abs=0.5)
-    promised = float(table["soft-group-dro"][8])  # mean and sd alternate; the fifth mean
-    assert 100 * summary["soft-group-dro"]["target unseen"]["mean"] == pytest.approx(promised, abs=6)
-    assert summary["soft-group-dro"]["worst unseen"]["mean"] > summary["hard"]["worst unseen"]["mean"] + 0.15
+    hard = summary["hard"]
+    soft = summary["soft-group-dro"]
+    readme = (ROOT / "README.md").read_text()
+    table = {}
+    for method, line in re.findall(r"^(hard|soft-group-dro) +(\d.*)$", readme, re.M):
+        table[method] = [float(number) for number in re.findall(r"\d+\.\d", line)]
+    assert 100 * hard["target unseen"]["mean"] == pytest.approx(table["hard"][4], abs=0.5)
+    promised = table["soft-group-dro"][8]  # mean and sd alternate; the fifth mean
+    assert 100 * soft["target unseen"]["mean"] == pytest.approx(promised, abs=6)
+    assert soft["worst unseen"]["mean"] > hard["worst unseen"]["mean"] + 0.15

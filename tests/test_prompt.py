@@ -1,22 +1,30 @@
+"""Template, soft prompt, the encoder that reads it; and prompts as files."""
 import pytest
 import torch
+from conftest import random_encoder
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minirosprompt import UserError
 from minirosprompt.io.prompts import fingerprint, load_prompt, save_prompt
-from minirosprompt.prompt import SLOT, TOKENS_AT_ONCE, PromptedEncoder, Template, init_prompt, pad
-from conftest import random_encoder
+from minirosprompt.prompt import TOKENS_AT_ONCE, PromptedEncoder, Template, init_prompt, pad
 from minirosprompt.verbalizer import Verbalizer
-from minirosprompt.xlmr import Config, XLMR
+from minirosprompt.xlmr import XLMR, Config
 
 
 def test_template_becomes_ids(tokenizer):
-    apple, sky = tokenizer.encode("apple"), tokenizer.encode("sky")
-    encode = lambda pattern, prompt: Template(pattern, tokenizer, prompt, 64).encode(["apple"])[0]  # noqa: E731
-    assert encode("{prompt} {text} {mask}", 2) == [0, SLOT, SLOT, *apple, tokenizer.mask, 2]
-    assert encode("{prompt} {text} {mask}", "sky") == [0, *sky, *apple, tokenizer.mask, 2]
-    assert encode("{text} sky {mask} sky {prompt}", 1) == [0, *apple, *sky, tokenizer.mask, *sky, SLOT, 2]
-    assert encode("{mask} {text}", 0) == [0, tokenizer.mask, *apple, 2]
+    apple = tokenizer.encode("apple")
+    sky = tokenizer.encode("sky")
+    mask = tokenizer.mask
+    P1 = mask + 1  # the virtual id of the first prompt vector
+    P2 = mask + 2
+
+    def encode(pattern, prompt):
+        return Template(pattern, tokenizer, prompt, 64).encode(["apple"])[0]
+
+    assert encode("{prompt} {text} {mask}", 2) == [0, P1, P2, *apple, mask, 2]
+    assert encode("{prompt} {text} {mask}", "sky") == [0, *sky, *apple, mask, 2]
+    assert encode("{text} sky {mask} sky {prompt}", 1) == [0, *apple, *sky, mask, *sky, P1, 2]
+    assert encode("{mask} {text}", 0) == [0, mask, *apple, 2]
 
 
 def test_hard_prompt_is_what_one_would_type(tokenizer):
@@ -28,34 +36,113 @@ def test_hard_prompt_is_what_one_would_type(tokenizer):
 def test_text_is_cut_and_nothing_else(tokenizer):
     template = Template("{prompt} {text} sky {mask}", tokenizer, 3, 20)
     (row,) = template.encode(["apple " * 100])
-    assert len(row) == 20 and row.count(SLOT) == 3 and row[-2:] == [tokenizer.mask, 2] and row[:4] == [0, SLOT, SLOT, SLOT]
+    first = tokenizer.mask + 1
+    assert len(row) == 20
+    assert len([i for i in row if i >= first]) == 3
+    assert row[-2:] == [tokenizer.mask, 2]
+    assert row[:4] == [0, first, first + 1, first + 2]
     assert template.encode([""])[0] == template.before + template.after
 
 
-@pytest.mark.parametrize("pattern, prompt, words", [
-    ("{prompt} {text}", 1, "{mask} must occur once"), ("{text} {mask} {mask}", 0, "{mask} must occur once"),
-    ("{prompt} {mask}", 1, "{text} must occur once"), ("{text} {mask}", 1, "{prompt} must occur once"),
-    ("{text} {label} {mask}", 0, "unknown placeholder {label}"), ("{prompt} {text} {mask}", 61, "no room for a text")])
+@pytest.mark.parametrize(
+    "pattern, prompt, words",
+    [
+        ("{prompt} {text}", 1, "{mask} must occur once"),
+        ("{text} {mask} {mask}", 0, "{mask} must occur once"),
+        ("{prompt} {mask}", 1, "{text} must occur once"),
+        ("{text} {mask}", 1, "{prompt} must occur once"),
+        ("{text} {label} {mask}", 0, "unknown placeholder {label}"),
+        ("{prompt} {text} {mask}", 61, "no room for a text"),
+    ],
+)
 def test_bad_templates(tokenizer, pattern, prompt, words):
     with pytest.raises(UserError) as error:
         Template(pattern, tokenizer, prompt, 64)
     assert words in str(error.value)
 
 
-def test_prompt_vectors_stand_where_the_slots_are(encoder, tokenizer):
-    """A soft prompt made of the embeddings of words gives the state of those words, in any placement."""
+def test_prompt_vectors_stand_where_the_template_has_them(encoder, tokenizer):
+    """A soft prompt made of the embeddings of words gives the state of those words, anywhere."""
     for pattern in ("{prompt} {text} {mask}", "{text} {prompt} {mask}", "{mask} {text} {prompt}"):
         words = tokenizer.encode("red sea")
         texts = ["apple", "sky moss lime snow", "leaf leaf"]
         soft = PromptedEncoder(encoder, tokenizer.mask, encoder.word.weight[words])
         hard = PromptedEncoder(encoder, tokenizer.mask)
         h = soft(pad(Template(pattern, tokenizer, len(words), 64).encode(texts)))
-        torch.testing.assert_close(h, hard(pad(Template(pattern, tokenizer, "red sea", 64).encode(texts))), atol=1e-5, rtol=0)
+        want = hard(pad(Template(pattern, tokenizer, "red sea", 64).encode(texts)))
+        torch.testing.assert_close(h, want, atol=1e-5, rtol=0)
+
+
+def test_virtual_ids_say_which_vector_not_their_order(encoder, tokenizer):
+    """Permuted, left out or repeated: every virtual id gets its own vector, by hand."""
+    prompt = torch.randn(3, 32)
+    model = PromptedEncoder(encoder, tokenizer.mask, prompt)
+    P1, P2, P3 = (tokenizer.mask + 1 + p for p in range(3))
+    apple = tokenizer.encode("apple")[0]
+    E = encoder.word.weight
+    rows = [
+        [0, P1, P2, P3, tokenizer.mask, apple, 2],
+        [0, P3, P1, P2, tokenizer.mask, apple, 2],
+        [P2, 0, tokenizer.mask, P2, apple, 2, P1],
+    ]
+    found = model.embed(torch.tensor(rows))                             # (3, 7, 32)
+    vectors = {P1: prompt[0], P2: prompt[1], P3: prompt[2]}
+    for row, embedded in zip(rows, found):
+        for i, vector in zip(row, embedded):
+            want = vectors[i] if i in vectors else E[i]
+            assert torch.equal(vector, want)
+    one, two = model(torch.tensor(rows[:2]))
+    assert (one - two).abs().max() > 1e-3  # and the encoder sees the difference
+
+
+def test_permuted_ids_and_permuted_vectors_cancel(encoder, tokenizer):
+    """The same sequence from a prompt whose vectors stand in another order: the same state."""
+    prompt = torch.randn(3, 32)
+    order = [2, 0, 1]
+    (row,) = Template("{prompt} {mask} {text}", tokenizer, 3, 64).encode(["apple sky"])
+    first = tokenizer.mask + 1
+    # Vector order[p] of the first prompt is vector p of the second.
+    moved = [first + order.index(i - first) if i >= first else i for i in row]
+    h = PromptedEncoder(encoder, tokenizer.mask, prompt)(pad([row]))
+    again = PromptedEncoder(encoder, tokenizer.mask, prompt[order])(pad([moved]))
+    torch.testing.assert_close(h, again)
+
+
+def test_several_prompts_in_one_parameter(encoder, tokenizer, tmp_path):
+    """A prompt of shape (F, P, D): virtual ids shifted by f P take the vectors of prompt f."""
+    F = 3
+    P = 2
+    prompt = torch.randn(F, P, 32)
+    sequences = Template("{prompt} {mask} {text}", tokenizer, P, 64).encode(["apple", "sky sea"])
+    model = PromptedEncoder(encoder, tokenizer.mask, prompt)
+    assert model.prompt.shape == (F, P, 32)
+    for f in range(F):
+        shifted = []
+        for row in sequences:
+            shifted.append([i + f * P if i > tokenizer.mask else i for i in row])
+        alone = PromptedEncoder(encoder, tokenizer.mask, prompt[f])
+        torch.testing.assert_close(model.read(shifted), alone.read(sequences))
+        # Its gradient goes to prompt f alone.
+        model.prompt.grad = None
+        model.read(shifted).square().sum().backward()
+        used = [int(g) for g in model.prompt.grad.abs().sum((1, 2)).nonzero()]
+        assert used == [f]
+    save_prompt(tmp_path / "prompt", model.prompt, encoder, "soft-x", 0, {})
+    again, _ = load_prompt(tmp_path / "prompt", encoder)
+    assert torch.equal(again, prompt)
+
+
+def test_a_hard_prompt_has_no_vectors(encoder, tokenizer):
+    model = PromptedEncoder(encoder, tokenizer.mask)
+    ids = torch.tensor([[0, 5, tokenizer.mask, 2]])
+    assert model.prompt is None
+    assert torch.equal(model.embed(ids), encoder.word(ids))
 
 
 def test_read_is_forward_in_the_order_of_the_rows(encoder, tokenizer, monkeypatch):
-    """Whatever the batches: states and the prompt's gradient are those of all rows padded to the longest."""
-    rows = Template("{prompt} {text} {mask}", tokenizer, 2, 64).encode("apple " * n for n in (9, 1, 30, 2, 9, 4))
+    """Whatever the batches: states and gradient are those of all rows padded to the longest."""
+    texts = ["apple " * n for n in (9, 1, 30, 2, 9, 4)]
+    rows = Template("{prompt} {text} {mask}", tokenizer, 2, 64).encode(texts)
     found = []
     for tokens in (1, 40, 10**6):  # each row alone; some together; all
         monkeypatch.setitem(TOKENS_AT_ONCE, "cpu", tokens)
@@ -71,29 +158,44 @@ def test_read_is_forward_in_the_order_of_the_rows(encoder, tokenizer, monkeypatc
 
 
 def test_gradient_of_the_prompt_by_finite_differences(tokenizer):
-    """In float64, against (loss(p + eps) - loss(p - eps)) / 2 eps in random directions; two texts of different length."""
+    """In float64, against (loss(p + eps) - loss(p - eps)) / 2 eps in random directions.
+
+    Two texts of different length.
+    """
     encoder = random_encoder(Config(tokenizer.vocab_size, 16, 2, 4, 24, 40)).double()
-    ids = pad(Template("{prompt} {text} {mask}", tokenizer, 3, 38).encode(["apple", "sky sea moss lime"]))
-    target = torch.randn(16, generator=torch.Generator().manual_seed(1)).double()
+    template = Template("{prompt} {text} {mask}", tokenizer, 3, 38)
+    ids = pad(template.encode(["apple", "sky sea moss lime"]))
+    target = random_numbers(16, seed=1)
     model = PromptedEncoder(encoder, tokenizer.mask, torch.zeros(3, 16))
-    model.prompt.data = 0.3 * torch.randn(3, 16, generator=torch.Generator().manual_seed(0)).double()
-    model.forward_double = lambda: (states(model, ids) @ target).square().sum()
-    model.forward_double().backward()
+    model.prompt.data = 0.3 * random_numbers(3, 16, seed=0)
+
+    def loss():
+        return (states(model, ids) @ target).square().sum()
+
+    loss().backward()
     for seed in range(5):
-        direction = torch.randn(3, 16, generator=torch.Generator().manual_seed(seed)).double()
+        direction = random_numbers(3, 16, seed=seed)
         slope = (model.prompt.grad * direction).sum()
         with torch.no_grad():
             values = []
             for sign in (1, -1):
                 model.prompt.add_(sign * 1e-5 * direction)
-                values.append(model.forward_double())
+                values.append(loss())
                 model.prompt.sub_(sign * 1e-5 * direction)
         assert abs((values[0] - values[1]) / 2e-5 - slope) < 1e-6 * max(1, abs(slope))
 
 
+def random_numbers(*shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
 def states(model, ids):
-    """PromptedEncoder.forward without its last step, the conversion to float32 that would hide small differences."""
-    original, torch.Tensor.float = torch.Tensor.float, lambda self: self
+    """PromptedEncoder.forward without its last step.
+
+    That is the conversion to float32, which would hide small differences.
+    """
+    original = torch.Tensor.float
+    torch.Tensor.float = lambda self: self
     try:
         return model(ids)
     finally:
@@ -118,22 +220,29 @@ def test_nothing_but_the_prompt_is_trained(encoder, tokenizer):
 
 
 def test_no_product_over_the_vocabulary(encoder, tokenizer):
-    """Neither a training step nor scoring makes any tensor with V columns (V = 60 here, and nothing else is 60)."""
-    V, shapes = encoder.config.vocab_size, []
+    """Neither a training step nor scoring makes any tensor with V columns.
+
+    V is some 60 here, and nothing else is.
+    """
+    V = encoder.config.vocab_size
+    shapes = []
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
-            shapes.extend((str(func), tuple(t.shape)) for t in (out if isinstance(out, (tuple, list)) else [out])
-                          if isinstance(t, torch.Tensor))
+            for tensor in out if isinstance(out, (tuple, list)) else [out]:
+                if isinstance(tensor, torch.Tensor):
+                    shapes.append((str(func), tuple(tensor.shape)))
             return out
 
-    verbalizer = Verbalizer(encoder, tokenizer, {"red": ["red"], "blue": ["blue"]}, k=3)  # looks at E once, for a label set
+    # looks at E once, for a label set
+    verbalizer = Verbalizer(encoder, tokenizer, {"red": ["red"], "blue": ["blue"]}, k=3)
     model = PromptedEncoder(encoder, tokenizer.mask, torch.randn(2, 32))
     ids = pad(Template("{prompt} {text} {mask}", tokenizer, 2, 64).encode(["apple", "sky sea"]))
     with Watch():
         verbalizer.scores(model(ids)).logsumexp(1).sum().backward()
-    assert len(shapes) > 50 and not [s for s in shapes if V in s[1]]
+    assert len(shapes) > 50
+    assert not [s for s in shapes if V in s[1]]
     with Watch():
         encoder.logits(torch.randn(1, 32))
     assert [s for s in shapes if V in s[1]]  # it would have been seen
@@ -144,21 +253,29 @@ def test_fingerprint_is_the_same_in_bfloat16(encoder, tiny):
 
 
 def test_initialisation(encoder, tokenizer):
-    E, init = encoder.word.weight, lambda mode, n, seed=0: init_prompt(mode, n, encoder, tokenizer, "red sea", seed)  # noqa: E731
+    E = encoder.word.weight
+
+    def init(mode, n, seed=0):
+        return init_prompt(mode, n, encoder, tokenizer, "red sea", seed)
+
     ids = tokenizer.encode("red sea")
     assert torch.equal(init("words", len(ids) + 1), E[[*ids, ids[0]]])
     assert torch.equal(init("words", 1), E[ids[:1]])
     rows = init("vocab", 50)
     assert all((row == E[4:tokenizer.mask]).all(1).any() for row in rows)  # ordinary tokens only
-    assert torch.equal(init("normal", 4), init("normal", 4)) and not torch.equal(init("normal", 4), init("normal", 4, seed=1))
+    assert torch.equal(init("normal", 4), init("normal", 4))
+    assert not torch.equal(init("normal", 4), init("normal", 4, seed=1))
     assert abs(init("normal", 2000).std() / E.std() - 1) < 0.1
 
 
 def test_save_and_load(encoder, tiny, tmp_path):
-    prompt, path = torch.randn(3, 32), tmp_path / "p" / "prompt.safetensors"
-    save_prompt(path, prompt, encoder, {"template": "{prompt} {text} {mask}"})
-    again, settings = load_prompt(path, encoder)
-    assert torch.equal(again, prompt) and settings["template"] == "{prompt} {text} {mask}"
+    prompt = torch.randn(3, 32)
+    path = tmp_path / "p" / "prompt.safetensors"
+    settings = {"template": "{prompt} {text} {mask}"}
+    save_prompt(path, prompt, encoder, "soft-erm", 7, settings)
+    again, about = load_prompt(path, encoder)
+    assert torch.equal(again, prompt)
+    assert about == {"method": "soft-erm", "seed": 7, "settings": settings}
     assert path.stat().st_size < 1000
     other = random_encoder(encoder.config, seed=5)
     assert fingerprint(other) != fingerprint(encoder)
@@ -167,3 +284,13 @@ def test_save_and_load(encoder, tiny, tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match="damaged"):
         load_prompt(path, encoder)
+
+
+def test_the_fingerprint_is_what_it_was():
+    """Else older prompts would fit no encoder. This one's weights come from a formula."""
+    config = Config(vocab_size=50, width=16, layers=2, heads=4, ffn=24, positions=20)
+    formula = XLMR(config)
+    for t, weight in enumerate(formula.state_dict().values()):
+        numbers = torch.arange(weight.numel(), dtype=torch.float64) + 7 * t
+        weight.copy_((numbers.sin() / 3).view(weight.shape))
+    assert fingerprint(formula) == "4796c84ec3d8e851"

@@ -1,20 +1,26 @@
 """train.py and eval.py as a user runs them, on the tiny encoder and the colours data."""
 import csv
 import json
-import sys
+import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
+from conftest import refused
 
-from conftest import ROOT
+from data_scripts.pretraining import probe
 from minirosprompt.io.prompts import load_prompt
 from minirosprompt.xlmr import XLMR
+
+METHODS = ("hard", "soft-erm", "soft-group-dro")
+COLUMNS = {"method", "seed", "lang", "role", "n", "seen", "unseen", "all", "harmonic", "macro_f1"}
 
 
 @pytest.fixture()
 def train(run_script, tiny, colours):
-    return lambda *args: run_script("train.py", "--encoder", tiny, "--data", colours, "--source", "aa,bb", "--seen",
-                                    "red,blue,green", "--shots", 4, "--steps", 20, "--seeds", 0, *args)
+    flags = ["--encoder", tiny, "--data", colours, "--source", "aa,bb", "--seen", "red,blue,green"]
+    flags += ["--shots", 4, "--steps", 20, "--seeds", 0]
+    return lambda *args: run_script("train.py", *flags, *args)
 
 
 def test_train_then_eval(train, run_script, tiny, tmp_path):
@@ -25,110 +31,161 @@ def test_train_then_eval(train, run_script, tiny, tmp_path):
         assert line in done.stdout
     results = json.loads((run / "results.json").read_text())
     rows = results["rows"]
-    assert {(r["method"], r["seed"]) for r in rows} == {("hard", 0)} | {(m, s) for m in ("soft-erm", "soft-group-dro") for s in (0, 1)}
-    assert all(set(r) == {"method", "seed", "lang", "role", "n", "seen", "unseen", "all", "harmonic", "macro_f1"} for r in rows)
-    assert {(r["lang"], r["role"], r["n"]) for r in rows} == {("aa", "source", 16), ("bb", "source", 16), ("cc", "target", 16)}
+    runs = {("hard", 0), ("soft-erm", 0), ("soft-erm", 1)}
+    runs |= {("soft-group-dro", 0), ("soft-group-dro", 1)}
+    assert {(r["method"], r["seed"]) for r in rows} == runs
+    assert all(set(r) == COLUMNS for r in rows)
+    langs = {("aa", "source", 16), ("bb", "source", 16), ("cc", "target", 16)}
+    assert {(r["lang"], r["role"], r["n"]) for r in rows} == langs
     with open(run / "results.csv") as file:
         assert len(list(csv.DictReader(file))) == len(rows)
     config = json.loads((run / "config.json").read_text())
-    assert config["seen"] == ["red", "blue", "green"] and config["lr"] == 0.01 and config["steps"] == 20
+    assert config["seen"] == ["red", "blue", "green"]
+    assert config["lr"] == 0.01
+    assert config["steps"] == 20
     assert json.loads((run / "env.json").read_text())["torch"] == torch.__version__
     with open(run / "soft-group-dro-0" / "log.csv") as file:
         log = list(csv.DictReader(file))
+    columns = ["step", "loss", "worst_dev_accuracy", "worst_dev_loss"]
+    assert list(log[0]) == [*columns, "loss aa", "loss bb", "q aa", "q bb"]
     assert [int(r["step"]) for r in log] == [10, 20]
     assert all(abs(float(r["q aa"]) + float(r["q bb"]) - 1) < 1e-5 for r in log)
     assert float(log[-1]["q aa"]) != 0.5  # q has moved
-    prompt, settings = load_prompt(run / "soft-erm-1" / "prompt.safetensors", XLMR.from_pretrained(tiny))
-    assert prompt.shape == (8, 32) and settings["method"] == "soft-erm"
+    path = run / "soft-erm-1" / "prompt.safetensors"
+    prompt, about = load_prompt(path, XLMR.from_pretrained(tiny))
+    assert prompt.shape == (8, 32)
+    assert (about["method"], about["seed"]) == ("soft-erm", 1)
+    picture = (run / "figure.svg").read_text()
+    assert all(word in picture for word in (*METHODS, "cc (target)", "chance"))
 
     again = run_script("eval.py")  # the newest run, same split: same numbers
     assert again.returncode == 0, again.stderr
-    assert json.loads((run / "eval-test" / "results.json").read_text())["rows"] == sorted(rows, key=lambda r: (r["method"], r["seed"], r["lang"]))
-    assert json.loads((run / "results.json").read_text()) == results  # and nothing of the run was touched
-    by = json.loads((run / "eval-test" / "average_by.json").read_text())
-    assert by["family"] == {"unknown": {"languages": 3, **{m: pytest.approx(sum(r["all"] for r in rows if r["method"] == m) / (3 if m == "hard" else 6))
-                                                           for m in ("hard", "soft-erm", "soft-group-dro")}}}
-    assert set(by) == {"pretraining text", "script", "family"} and "languages by family" in again.stdout
+    found = json.loads((run / "eval-test" / "results.json").read_text())["rows"]
+    assert found == sorted(rows, key=lambda r: (r["method"], r["seed"], r["lang"]))
+    assert (run / "eval-test" / "figure.svg").exists()
+    # and nothing of the run was touched
+    assert json.loads((run / "results.json").read_text()) == results
+    by = json.loads((run / "eval-test" / "averages.json").read_text())
+    assert list(by["family"]) == ["unknown"]
+    family = by["family"]["unknown"]
+    assert family.pop("languages") == 3
+    assert set(family) == set(METHODS)
+    for method, mean in family.items():
+        values = [r["all"] for r in rows if r["method"] == method]
+        assert len(values) == (3 if method == "hard" else 6)
+        assert mean == pytest.approx(sum(values) / len(values))
+    assert set(by) == {"pretraining text", "script", "family"}
+    assert "languages by family" in again.stdout
     one = run_script("eval.py", "--languages", "cc", "--out", "only-cc")
-    assert {r["lang"] for r in json.loads((tmp_path / "only-cc" / "results.json").read_text())["rows"]} == {"cc"}, one.stderr
+    assert one.returncode == 0, one.stderr
+    rows = json.loads((tmp_path / "only-cc" / "results.json").read_text())["rows"]
+    assert {r["lang"] for r in rows} == {"cc"}
 
 
 def test_figure(train, run_script, tmp_path):
-    pytest.importorskip("matplotlib")
+    """The picture of the run, and the same file every time."""
     assert train("--name", "one", "--seeds", 0, 1).returncode == 0
     for name in ("a.svg", "b.svg"):
-        assert run_script("data_scripts/figure.py", "runs/one/results.json", name).returncode == 0
+        assert run_script("benchmarks/figure.py", "runs/one/results.json", name).returncode == 0
     picture = (tmp_path / "a.svg").read_text()
-    assert picture == (tmp_path / "b.svg").read_text() and all(word in picture for word in ("cc (target)", "hard prompt", "group DRO", "chance"))
+    assert picture == (tmp_path / "b.svg").read_text()
+    assert picture == (tmp_path / "runs/one/figure.svg").read_text()
 
 
 def test_ablations_run_only_what_is_not_there(run_script, tmp_path):
     """The tables come from results.json alone once a row is done; a dry run prints the commands."""
-    names = ["default"] + [f"init-{i}" for i in range(2)]
-    for i, name in enumerate(names):
-        cells = {cell: {"mean": 0.1 * (i + 1), "sd": 0.01} for cell in ("target unseen", "worst unseen", "target harmonic")}
-        (tmp_path / "runs/ablations" / name).mkdir(parents=True)
-        (tmp_path / "runs/ablations" / name / "results.json").write_text(json.dumps({"summary": dict.fromkeys(("hard", "soft-erm", "soft-group-dro"), cells)}))
-    done = run_script("data_scripts/ablations.py", "--only", "init")
-    assert done.returncode == 0 and "| `--init vocab` | 20.0 ±1.0 | 20.0 ±1.0" in done.stdout and done.stdout.count("\n|") == 5, done.stderr
-    commands = run_script("data_scripts/ablations.py", "--only", "eta", "--dry-run").stdout
+    for i, name in enumerate(["default", "init-0", "init-1"]):
+        cell = {"mean": 0.1 * (i + 1), "sd": 0.01}
+        cells = dict.fromkeys(("target unseen", "worst unseen", "target harmonic"), cell)
+        write(tmp_path / "runs/ablations" / name, {"summary": dict.fromkeys(METHODS, cells)})
+    done = run_script("benchmarks/ablations.py", "--only", "init")
+    assert done.returncode == 0, done.stderr
+    assert "| `--init vocab` | 20.0 ±1.0 | 20.0 ±1.0" in done.stdout
+    assert done.stdout.count("\n|") == 5
+    commands = run_script("benchmarks/ablations.py", "--only", "eta", "--dry-run").stdout
     assert "python train.py --name ablations/eta-1 --eta 0.1\n" in commands
 
 
+def write(run, results):
+    run.mkdir(parents=True)
+    (run / "results.json").write_text(json.dumps(results))
+
+
 def test_ablations_of_another_encoder_have_their_own_folder_and_flags(run_script, tmp_path):
-    commands = run_script("data_scripts/ablations.py", "--on", "sib200", "--encoder", "runs/mini", "--only", "cross", "k", "--dry-run").stdout
-    assert "python train.py --name sib200-mini/cross-0 --encoder runs/mini --data minitopics --shots 8\n" in commands
+    mini = ["benchmarks/ablations.py", "--on", "sib200", "--encoder", "runs/mini", "--only"]
+    commands = run_script(*mini, "cross", "k", "--dry-run").stdout
+    train = "python train.py --name sib200-mini/cross-0 --encoder runs/mini"
+    assert f"{train} --data minitopics --shots 8\n" in commands
     assert "python eval.py --run runs/sib200-mini/cross-0 --data data/sib200\n" in commands
-    assert commands.count("--data data/sib200 --shots 16 --seen science/technology,politics,sports,health --source eng_Latn") == 4
-    folder = tmp_path / "runs/sib200-mini/groups-0"
-    folder.mkdir(parents=True)
-    (tmp_path / "runs/sib200-mini/default").mkdir()
-    (tmp_path / "runs/sib200-mini/groups-1").mkdir()
-    rows = [{"method": method, "role": "target", "lang": lang, "unseen": unseen} for method in ("hard", "soft-erm", "soft-group-dro")
-            for lang, unseen in (("aa", 0.2), ("bb", 0.6))]
+    seen = "--seen science/technology,politics,sports,health"
+    assert commands.count(f"--data data/sib200 --shots 16 {seen} --source eng_Latn") == 4
+    rows = []
+    for method in METHODS:
+        for lang, unseen in (("aa", 0.2), ("bb", 0.6)):
+            row = {"method": method, "role": "target", "lang": lang, "unseen": unseen}
+            rows.append(row)
+    cells = {"target unseen": {"mean": 0.4, "sd": 0.1}}
+    results = {"rows": rows, "summary": dict.fromkeys(METHODS, cells)}
     for name in ("default", "groups-0", "groups-1"):
-        (folder.parent / name / "results.json").write_text(json.dumps({"rows": rows, "summary": dict.fromkeys(
-            ("hard", "soft-erm", "soft-group-dro"), {"target unseen": {"mean": 0.4, "sd": 0.1}})}))
-    done = run_script("data_scripts/ablations.py", "--on", "sib200", "--encoder", "runs/mini", "--only", "groups")
-    assert done.stdout.count("| 40.0 ±10.0 (20.0 to 60.0) |") == 9, done.stderr  # of two languages both bounds are drawn
+        write(tmp_path / "runs/sib200-mini" / name, results)
+    done = run_script(*mini, "groups")
+    # of two languages both bounds are drawn
+    assert done.stdout.count("| 40.0 ±10.0 (20.0 to 60.0) |") == 9, done.stderr
 
 
 def test_probe_finds_the_best_weights_and_reads_no_padding(run_script, encoder, tiny):
-    sys.path.insert(0, str(ROOT / "data_scripts"))
-    import probe
     generator = torch.Generator().manual_seed(0)
-    x, y = torch.randn(60, 5, generator=generator, dtype=torch.float64).float(), torch.arange(60) % 3
+    x = torch.randn(60, 5, generator=generator, dtype=torch.float64).float()
+    y = torch.arange(60) % 3
     weight, bias = (w.requires_grad_() for w in probe.fit(x, y, 3, decay=0.01))
-    (torch.nn.functional.cross_entropy(x @ weight.T + bias, y) + 0.01 * weight.square().sum()).backward()
-    assert weight.grad.abs().max() < 1e-4 and bias.grad.abs().max() < 1e-4  # convex: where the gradient is 0 is the minimum
+    loss = F.cross_entropy(x @ weight.T + bias, y) + 0.01 * weight.square().sum()
+    loss.backward()
+    # Convex: where the gradient is 0 is the minimum.
+    assert weight.grad.abs().max() < 1e-4
+    assert bias.grad.abs().max() < 1e-4
     rows = [[0, 5, 2], [0, 6, 7, 8, 9, 2], [0, 4, 2]]
     one_by_one = [encoder(encoder.word(torch.tensor([row])))[0].mean(0) for row in rows]
-    assert torch.allclose(probe.mean_states(encoder, rows, "cpu"), torch.stack(one_by_one), atol=1e-5)
-    done = run_script("data_scripts/probe.py")
-    assert 50 < float(done.stdout.split()[1]) < 100, done.stderr  # of 12 classes: pocket's states hold the topics
+    together = probe.mean_states(encoder, rows, "cpu")
+    assert torch.allclose(together, torch.stack(one_by_one), atol=1e-5)
+    done = run_script("data_scripts/pretraining/probe.py")
+    # of 12 classes: pocket's states hold the topics
+    assert 50 < float(done.stdout.split()[1]) < 100, done.stderr
 
 
 def test_classify_own_texts_into_own_classes(train, run_script, tmp_path):
     assert train("--name", "one", "--objective", "group-dro").returncode == 0
     (tmp_path / "texts.txt").write_text("apple rose\n\nsnow <mask> milk </s>\n", encoding="utf-8")
-    done = run_script("eval.py", "--labels", "red,white,made up", "--text", "sky 你好\ttab", "--input", "texts.txt")
+    flags = ["--labels", "red,white,made up", "--text", "sky 你好\ttab", "--input", "texts.txt"]
+    done = run_script("eval.py", *flags)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(done.stdout.splitlines(), delimiter="\t"))
-    assert [r["text"] for r in rows] == ["sky 你好\ttab", "apple rose", "", "snow <mask> milk </s>"]
+    texts = ["sky 你好\ttab", "apple rose", "", "snow <mask> milk </s>"]
+    assert [r["text"] for r in rows] == texts
     for row in rows:
         scores = {name: float(row[name]) for name in ("red", "white", "made up")}
-        assert row["class"] == max(scores, key=scores.get) and abs(sum(scores.values()) - 1) < 1e-3
-    (tmp_path / "labels.json").write_text(json.dumps({"warm": {"aa": ["red"]}, "cold": {"aa": ["blue"]}}))
-    done = run_script("eval.py", "--labels", "labels.json", "--text", "apple", "--run", "runs/one/soft-group-dro-0/prompt.safetensors")
+        assert row["class"] == max(scores, key=scores.get)
+        assert abs(sum(scores.values()) - 1) < 1e-3
+    labels = {"warm": {"aa": ["red"]}, "cold": {"aa": ["blue"]}}
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    path = "runs/one/soft-group-dro-0/prompt.safetensors"
+    done = run_script("eval.py", "--labels", "labels.json", "--text", "apple", "--run", path)
     assert done.stdout.splitlines()[0] == "text\tclass\twarm\tcold", done.stderr
     neighbours = run_script("eval.py", "--labels", "red", "--show-neighbours").stdout.splitlines()
-    assert len(neighbours) == 1 and neighbours[0].startswith("red\tred\t▁red ")
+    assert len(neighbours) == 1
+    assert neighbours[0].startswith("red\tred\t▁red ")
 
 
-@pytest.mark.parametrize("flags", [["--group-by", "lang,domain"], ["--init", "vocab", "--combine", "mean", "--k", "3"],
-                                   ["--init", "normal", "--calibration", "contextual", "--prompt-length", "7"],
-                                   ["--adjustment", "2", "--eta", "0", "--stacking", "1"],
-                                   ["--template", "{text} {prompt} {mask}", "--label-languages", "aa"], ["--dtype", "bfloat16"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--group-by", "lang,domain"],
+        ["--init", "vocab", "--combine", "mean", "--k", "3"],
+        ["--init", "normal", "--calibration", "contextual", "--prompt-length", "7"],
+        ["--adjustment", "2", "--eta", "0", "--stacking", "1"],
+        ["--template", "{text} {prompt} {mask}", "--label-languages", "aa"],
+        ["--dtype", "bfloat16"],
+    ],
+)
 def test_flags(train, flags):
     done = train("--name", "x", "--steps", 4, *flags)
     assert done.returncode == 0, done.stderr
@@ -143,14 +200,7 @@ def test_same_seed_same_prompt_and_frozen_encoder(train, tiny, tmp_path):
     assert (tiny / "model.safetensors").read_bytes() == before
 
 
-def refused(done, words):
-    """Exit status 2 and one line, after the progress bars if it took long enough for any."""
-    lines = [line for line in done.stderr.split("\n") if line and not line.startswith("\r")]
-    assert done.returncode == 2 and len(lines) == 1 and words in lines[0], (done.stdout, done.stderr)
-
-
 def test_bad_files(train, run_script, tiny, colours, tmp_path):
-    import shutil
     broken = shutil.copytree(tiny, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes((tiny / "model.safetensors").read_bytes()[:-100])
     refused(train("--encoder", broken), "model.safetensors: damaged safetensors file")
@@ -174,8 +224,9 @@ def test_eval_refuses(train, run_script, tiny, tmp_path):
     refused(run_script("eval.py", "--run", "runs/two"), "runs/two")
     refused(run_script("eval.py", "--languages", "aa,zz"), "--languages: zz not in")
     (tmp_path / "latin1.txt").write_bytes(b"caf\xe9\n")
-    refused(run_script("eval.py", "--labels", "a,b", "--input", "latin1.txt"), "latin1.txt: not UTF-8")
-    (tmp_path / "runs/one/config.json").write_text("{}")
+    done = run_script("eval.py", "--labels", "a,b", "--input", "latin1.txt")
+    refused(done, "latin1.txt: not UTF-8")
+    (tmp_path / "runs/one/config.json").write_text('{"epochs": 3}')
     refused(run_script("train.py", "--resume", "runs/one"), "another version")
     refused(run_script("eval.py", "--data", "nowhere"), "nowhere")
     path = tmp_path / "runs/one/soft-erm-0/prompt.safetensors"

@@ -6,11 +6,17 @@ import sys
 
 import pytest
 import torch
-
 from conftest import ROOT
 
+from minirosprompt import classifier
+from minirosprompt.classifier import score_sequences
+from minirosprompt.prompt import TOKENS_AT_ONCE, PromptedEncoder, Template
+from minirosprompt.verbalizer import Verbalizer
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_available() or not torch.distributed.is_gloo_available(), reason="torch without gloo")
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
+    reason="torch without gloo",
+)
 
 
 def port():
@@ -26,45 +32,75 @@ def test_two_processes_find_what_one_finds(run_script, tiny, colours, tmp_path):
         return done.stdout
 
     def two(script, *args):
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port(), "--"]
-        done = subprocess.run(command + [str(ROOT / script), *args], cwd=tmp_path, text=True, capture_output=True,
-                              env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())})
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        command += ["--master-port", port(), "--", str(ROOT / script), *args]
+        threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ | threads, text=True,
+                              capture_output=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
-    one("train.py", "--encoder", tiny, "--data", colours, "--source", "aa,bb", "--seen", "red,blue,green", "--steps", 2, "--seeds", 0, 1,
-        "--objective", "erm", "--name", "x")
+
+    flags = ["--encoder", tiny, "--data", colours, "--source", "aa,bb", "--seen", "red,blue,green"]
+    flags += ["--steps", 2, "--seeds", 0, 1, "--objective", "erm", "--name", "x"]
+    one("train.py", *flags)
     evaluate = ["eval.py", "--run", "runs/x", "--split", "train"]
-    one(*evaluate, "--out", "one"), two(*evaluate, "--out", "two")
-    for name in ("results.json", "results.csv", "average_by.json"):
+    one(*evaluate, "--out", "one")
+    two(*evaluate, "--out", "two")
+    for name in ("results.json", "results.csv", "averages.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     (tmp_path / "texts.txt").write_text("apple\nsky sea\ngrass moss leaf lime\nsnow\n" * 9)
     classify = ["eval.py", "--run", "runs/x", "--labels", "red,blue,white", "--input", "texts.txt"]
     assert two(*classify) == one(*classify)
 
 
+# What is registered first is called last: after join's own.
+JOIN = """
+import atexit
+import torch
+from minirosprompt.io.runtime import join
+
+def look():
+    print("joined" if torch.distributed.is_initialized() else "parted")
+
+atexit.register(look)
+join()
+torch.distributed.all_reduce(torch.ones(2))
+"""
+
+
 def test_processes_part_before_python_ends():
-    """A thread of gloo that still holds a tensor while Python shuts down aborts the process: less than one time in a hundred."""
-    code = ("import atexit, torch; from minirosprompt.checkpoint import join; "
-            "atexit.register(lambda: print('joined' if torch.distributed.is_initialized() else 'parted')); "  # called after join's own
-            "join(); torch.distributed.all_reduce(torch.ones(2))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, env=os.environ | {
-        "LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": port()})
+    """A thread of gloo that still holds a tensor while Python shuts down aborts the process.
+
+    Less than one time in a hundred.
+    """
+    alone = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}
+    alone |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port()}
+    done = subprocess.run([sys.executable, "-c", JOIN], cwd=ROOT, env=os.environ | alone, text=True,
+                          capture_output=True)
     assert (done.returncode, done.stdout) == (0, "parted\n"), done.stderr
 
 
-def test_every_process_takes_its_share(tiny, colours, encoder, tokenizer, monkeypatch):
-    """Buckets are dealt out: none twice, none left, and the sum of the processes' scores is the score of one."""
-    import eval as evaluation
-    from minirosprompt.prompt import TOKENS_AT_ONCE, PromptedEncoder, Template
-    from minirosprompt.verbalizer import Verbalizer
+def test_every_process_takes_its_share(encoder, tokenizer, monkeypatch):
+    """Buckets are dealt out: none twice, none left.
+
+    The sum of the processes' scores is the score of one.
+    """
     template = Template("{mask} {text}", tokenizer, 0, encoder.config.max_tokens)
     verbalizer = Verbalizer(encoder, tokenizer, {"a": ["apple"], "b": ["sky"]}, k=2)
-    model, texts = PromptedEncoder(encoder, tokenizer.mask), ["sky " * (n % 7 + 1) for n in range(40)]
+    model = PromptedEncoder(encoder, tokenizer.mask)
+    texts = ["sky " * (n % 7 + 1) for n in range(40)]
     monkeypatch.setitem(TOKENS_AT_ONCE, "cpu", 32)
-    whole, parts, seen = evaluation.score(model, verbalizer, template, texts), [], []
+    sequences = template.encode(texts)
+    whole = score_sequences(model, verbalizer, sequences)               # (40, 2)
+    parts = []
+    seen = []
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda scores: seen.append(scores.clone()))
     for rank in range(3):
-        monkeypatch.setattr(evaluation, "shard", lambda rank=rank: (rank, 3))
-        parts.append(evaluation.score(model, verbalizer, template, texts))
-    assert torch.equal(sum(parts), whole) and all(((p == 0).all(1) | (p == whole).all(1)).all() for p in parts)
-    assert len(seen) == 3 and all(0 < (p != 0).any(1).sum() < 40 for p in parts)
+        monkeypatch.setattr(classifier, "shard", lambda rank=rank: (rank, 3))
+        parts.append(score_sequences(model, verbalizer, sequences))
+    assert torch.equal(sum(parts), whole)
+    assert len(seen) == 3
+    for part in parts:
+        left_out = (part == 0).all(1)                                   # (40,)
+        assert (left_out | (part == whole).all(1)).all()
+        assert 0 < (~left_out).sum() < 40

@@ -1,3 +1,4 @@
+"""safetensors files and encoder folders: round trips, and what is refused."""
 import hashlib
 import io
 import json
@@ -8,33 +9,41 @@ import zipfile
 
 import pytest
 import torch
-
 from conftest import random_encoder
+
 from minirosprompt import UserError
+from minirosprompt.classifier import load_encoder
 from minirosprompt.io.files import load_state
 from minirosprompt.io.prompts import load_prompt
-from minirosprompt.classifier import load_encoder
 from minirosprompt.io.safetensors import read_safetensors, write_safetensors
 from minirosprompt.io.weights import save_encoder, to_hugging_face
-from minirosprompt.xlmr import Config, XLMR
+from minirosprompt.xlmr import XLMR, Config
 
 SMALL = Config(vocab_size=50, width=16, layers=2, heads=4, ffn=24, positions=20)
 
 
-def file_of(path, header, data=b"", length=None):
+def file_of(path, header, data):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
-    return path
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
 def test_round_trip_of_every_dtype(tmp_path):
-    tensors = {"f32": torch.randn(3, 4), "bf16": torch.randn(5).bfloat16(), "f16": torch.randn(2, 1).half(), "i64": torch.arange(6),
-               "bool": torch.tensor([True, False]), "scalar": torch.tensor(2.5), "empty": torch.empty(0, 7)}
+    tensors = {
+        "f32": torch.randn(3, 4),
+        "bf16": torch.randn(5).bfloat16(),
+        "f16": torch.randn(2, 1).half(),
+        "i64": torch.arange(6),
+        "bool": torch.tensor([True, False]),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.empty(0, 7),
+    }
     write_safetensors(tmp_path / "x", tensors, {"who": "ü"})
     again, metadata = read_safetensors(tmp_path / "x")
-    assert metadata == {"who": "ü"} and again.keys() == tensors.keys()
+    assert metadata == {"who": "ü"}
+    assert again.keys() == tensors.keys()
     for name, tensor in tensors.items():
-        assert again[name].dtype == tensor.dtype and torch.equal(again[name], tensor)
+        assert again[name].dtype == tensor.dtype
+        assert torch.equal(again[name], tensor)
 
 
 def test_agrees_with_the_safetensors_package(tmp_path):
@@ -44,10 +53,14 @@ def test_agrees_with_the_safetensors_package(tmp_path):
     library.save_file(tensors, tmp_path / "theirs")
     for read, path in ((library.load_file, "ours"), (lambda p: read_safetensors(p)[0], "theirs")):
         again = read(tmp_path / path)
-        assert again.keys() == tensors.keys() and all(torch.equal(again[k], tensors[k]) for k in tensors)
+        assert again.keys() == tensors.keys()
+        assert all(torch.equal(again[k], tensors[k]) for k in tensors)
 
 
 ONE = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+SCALAR = b'{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+HUGE = {"dtype": "F32", "shape": [0, 2**62, 2**62], "data_offsets": [0, 0]}
+# case: all bytes of a file; or its header, and its data or how many bytes they are
 BROKEN = {
     "empty file": b"",
     "seven bytes": b"1234567",
@@ -57,13 +70,13 @@ BROKEN = {
     "a list": struct.pack("<Q", 2) + b"[]",
     "nested without end": struct.pack("<Q", 50000) + b"[" * 50000,
     "a number without end": struct.pack("<Q", 5006) + b'{"a":' + b"9" * 5000 + b"}",
-    "name twice": (b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', 4),
+    "name twice": (b'{"a":' + SCALAR + b',"a":' + SCALAR + b"}", 4),
     "unknown dtype": ({"a": {**ONE, "dtype": "F33"}}, 8),
     "unhashable dtype": ({"a": {**ONE, "dtype": ["F32"]}}, 8),
     "negative shape": ({"a": {**ONE, "shape": [-2]}}, 8),
     "boolean shape": ({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}, 4),
     "fractional shape": ({"a": {**ONE, "shape": [2.0]}}, 8),
-    "huge empty shape": ({"a": {"dtype": "F32", "shape": [0, 2**62, 2**62], "data_offsets": [0, 0]}}, 0),
+    "huge empty shape": ({"a": HUGE}, 0),
     "shape against offsets": ({"a": {**ONE, "shape": [3]}}, 8),
     "offsets backwards": ({"a": {**ONE, "data_offsets": [8, 0]}}, 8),
     "three offsets": ({"a": {**ONE, "data_offsets": [0, 8, 8]}}, 8),
@@ -81,11 +94,13 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_files_are_refused_in_one_line(tmp_path, case):
-    content, path = BROKEN[case], tmp_path / "x.safetensors"
+    content = BROKEN[case]
+    path = tmp_path / "x.safetensors"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
-        file_of(path, content[0], content[1] if isinstance(content[1], bytes) else b"\0" * content[1])
+        header, data = content
+        file_of(path, header, data if isinstance(data, bytes) else b"\0" * data)
     with pytest.raises(UserError, match="x.safetensors: ") as error:
         read_safetensors(path)
     assert "\n" not in str(error.value)
@@ -107,7 +122,8 @@ def saved(folder, change=lambda tensors: None, config=SMALL, **raw):
     change(tensors)
     write_safetensors(folder / "model.safetensors", tensors)
     settings = json.loads((folder / "config.json").read_text()) | raw
-    (folder / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
+    kept = {name: value for name, value in settings.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(kept))
     return folder
 
 
@@ -115,7 +131,8 @@ def test_encoder_round_trip(tmp_path):
     encoder = random_encoder(SMALL)
     save_encoder(tmp_path, encoder, torch.float32)
     again = XLMR.from_pretrained(tmp_path)
-    assert again.config == SMALL and not any(w.requires_grad for w in again.parameters())
+    assert again.config == SMALL
+    assert not any(w.requires_grad for w in again.parameters())
     for name, weight in encoder.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
 
@@ -124,33 +141,51 @@ def test_what_hub_files_carry_besides_is_accepted(tmp_path):
     def more(tensors):
         tensors["roberta.pooler.dense.weight"] = torch.randn(16, 16)
         tensors["roberta.embeddings.position_ids"] = torch.arange(20)[None]
-        tensors["lm_head.decoder.weight"] = tensors["roberta.embeddings.word_embeddings.weight"].clone()
+        words = tensors["roberta.embeddings.word_embeddings.weight"]
+        tensors["lm_head.decoder.weight"] = words.clone()
         tensors["lm_head.decoder.bias"] = tensors["lm_head.bias"].clone()
-    plain, carrying = saved(tmp_path / "a"), saved(tmp_path / "b", more)
-    for a, b in zip(XLMR.from_pretrained(plain).parameters(), XLMR.from_pretrained(carrying).parameters()):
+
+    plain = XLMR.from_pretrained(saved(tmp_path / "a"))
+    carrying = XLMR.from_pretrained(saved(tmp_path / "b", more))
+    for a, b in zip(plain.parameters(), carrying.parameters()):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda t: t.pop("lm_head.dense.weight"), "no masked-LM head"),
-    (lambda t: t.pop("roberta.encoder.layer.1.output.dense.bias"), "missing: ['roberta.encoder.layer.1.output.dense.bias']"),
-    (lambda t: t.update(stranger=torch.zeros(1)), "unexpected: ['stranger']"),
-    (lambda t: t.update({"lm_head.bias": torch.zeros(49)}), "config.json asks for"),
-    (lambda t: t.update({"lm_head.bias": torch.zeros(50, dtype=torch.int64)}), "config.json asks for"),
-    (lambda t: t.update({"lm_head.decoder.bias": t["lm_head.bias"] + 1}), "lm_head.decoder.bias differs"),
-])
+BIAS = "roberta.encoder.layer.1.output.dense.bias"
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda t: t.pop("lm_head.dense.weight"), "no masked-LM head"),
+        (lambda t: t.pop(BIAS), f"missing: ['{BIAS}']"),
+        (lambda t: t.update(stranger=torch.zeros(1)), "unexpected: ['stranger']"),
+        (lambda t: t.update({"lm_head.bias": torch.zeros(49)}), "config.json asks for"),
+        (lambda t: t.update({"lm_head.bias": torch.zeros(50).long()}), "config.json asks for"),
+        (lambda t: t.update({"lm_head.decoder.bias": t["lm_head.bias"] + 1}),
+         "lm_head.decoder.bias differs"),
+    ],
+)
 def test_wrong_keys(tmp_path, change, words):
     with pytest.raises(UserError) as error:
         XLMR.from_pretrained(saved(tmp_path, change))
-    assert words in str(error.value) and "\n" not in str(error.value)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("raw, words", [
-    ({"model_type": "xlm-roberta-xl"}, "'xlm-roberta-xl'"), ({"model_type": "modernbert"}, "'modernbert'"),
-    ({"hidden_size": None}, "hidden_size is missing"), ({"num_attention_heads": 5}, "impossible sizes"),
-    ({"vocab_size": -1}, "impossible sizes"), ({"vocab_size": "50"}, "impossible sizes"), ({"num_hidden_layers": 3}, "missing:"),
-    ({"hidden_act": "relu"}, "gelu"),
-])
+@pytest.mark.parametrize(
+    "raw, words",
+    [
+        ({"model_type": "xlm-roberta-xl"}, "'xlm-roberta-xl'"),
+        ({"model_type": "modernbert"}, "'modernbert'"),
+        ({"hidden_size": None}, "hidden_size is missing"),
+        ({"num_attention_heads": 5}, "impossible sizes"),
+        ({"vocab_size": -1}, "impossible sizes"),
+        ({"vocab_size": "50"}, "impossible sizes"),
+        ({"num_hidden_layers": 3}, "missing:"),
+        ({"hidden_act": "relu"}, "gelu"),
+    ],
+)
 def test_wrong_config(tmp_path, raw, words):
     with pytest.raises(UserError, match=words):
         XLMR.from_pretrained(saved(tmp_path, **raw))
@@ -158,16 +193,17 @@ def test_wrong_config(tmp_path, raw, words):
 
 def test_bin_files(tmp_path):
     folder = saved(tmp_path)
-    state = to_hugging_face(random_encoder(SMALL).state_dict())
+    state = to_hugging_face(random_encoder(SMALL).state_dict(), vars(SMALL))
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="neither model.safetensors nor"):
         XLMR.from_pretrained(folder)
-    torch.save({name: weight.clone() for name, weight in state.items()}, folder / "pytorch_model.bin")
+    tensors = {name: weight.clone() for name, weight in state.items()}
+    torch.save(tensors, folder / "pytorch_model.bin")
     assert torch.equal(XLMR.from_pretrained(folder).head.bias, state["lm_head.bias"])
 
 
 def test_no_such_encoder(tmp_path):
-    with pytest.raises(UserError, match="not \"pocket\", nor a folder"):
+    with pytest.raises(UserError, match='not "pocket", nor a folder'):
         XLMR.from_pretrained(tmp_path / "nowhere")
 
 
@@ -183,7 +219,8 @@ class Payload:
 
 def with_payload(marker, form):
     """Files that would run code if they were unpickled."""
-    out, evil = io.BytesIO(), {"prompt": torch.zeros(2, 2), "x": Payload(marker)}
+    out = io.BytesIO()
+    evil = {"prompt": torch.zeros(2, 2), "x": Payload(marker)}
     if form == "pickle":
         pickle.dump(evil, out)
     elif form == "torch, legacy":
@@ -195,14 +232,18 @@ def with_payload(marker, form):
         torch.save({"prompt": torch.zeros(2, 2)}, sound)
         with zipfile.ZipFile(sound) as old, zipfile.ZipFile(out, "w") as new:
             for info in old.infolist():
-                new.writestr(info.filename, pickle.dumps(Payload(marker)) if info.filename.endswith("data.pkl") else old.read(info))
+                body = old.read(info)
+                if info.filename.endswith("data.pkl"):
+                    body = pickle.dumps(Payload(marker))
+                new.writestr(info.filename, body)
     return out.getvalue()
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("form", ["pickle", "torch, legacy", "torch", "torch, data.pkl replaced"])
 def test_a_payload_does_not_run(form, tmp_path, tiny):
-    marker, folder = tmp_path / "it ran".replace(" ", "_"), tmp_path / "encoder"
+    marker = tmp_path / "it_ran"
+    folder = tmp_path / "encoder"
     data = with_payload(marker, form)
     folder.mkdir()
     for name in ("config.json", "sentencepiece.bpe.model"):

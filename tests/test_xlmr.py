@@ -1,14 +1,16 @@
-"""The encoder against transformers: live where it is installed, and always against numbers that transformers gave once."""
+"""The encoder against transformers: live where it is installed.
+
+And always against numbers that transformers gave once.
+"""
 import json
-import math
 from pathlib import Path
 
 import pytest
 import torch
-
 from conftest import assert_agree, random_encoder
+
 from minirosprompt.io.weights import key_map, save_encoder, to_hugging_face
-from minirosprompt.xlmr import Config, XLMR
+from minirosprompt.xlmr import XLMR, Config
 
 GOLDEN = Path(__file__).parent / "golden.json"
 SMALL = Config(vocab_size=50, width=16, layers=2, heads=4, ffn=24, positions=20)
@@ -16,33 +18,54 @@ IDS = torch.tensor([[0, 7, 49, 30, 11, 2], [0, 5, 49, 2, 1, 1]])
 
 
 def written_out_weights(config):
-    """Weights from a formula, so that golden numbers need no weight file: entry i of tensor t is sin(i + 7 t) / 3."""
+    """Weights from a formula, so that golden numbers need no weight file.
+
+    Entry i of tensor t is sin(i + 7 t) / 3, plus 1 in the layer norms.
+    """
     encoder = XLMR(config)
-    theirs = to_hugging_face(encoder.state_dict())
+    theirs = to_hugging_face(encoder.state_dict(), vars(config))
     for t, (name, weight) in enumerate(sorted(theirs.items())):
         norm = "LayerNorm.weight" in name or "layer_norm.weight" in name
-        weight.copy_((torch.arange(weight.numel(), dtype=torch.float64) + 7 * t).sin().div(3).add(norm).view(weight.shape))
+        numbers = torch.arange(weight.numel(), dtype=torch.float64) + 7 * t
+        weight.copy_((numbers.sin() / 3 + norm).view(weight.shape))
     return encoder.requires_grad_(False).eval()
 
 
 def test_golden_activations():
-    golden, encoder = json.loads(GOLDEN.read_text()), written_out_weights(SMALL)
+    golden = json.loads(GOLDEN.read_text())
+    encoder = written_out_weights(SMALL)
     real = IDS != 1
     x = encoder(encoder.word(IDS), real)
     torch.testing.assert_close(x[real], torch.tensor(golden["hidden"]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(encoder.logits(x)[real], torch.tensor(golden["logits"]), atol=1e-5, rtol=0)
+    logits = encoder.logits(x)[real]
+    torch.testing.assert_close(logits, torch.tensor(golden["logits"]), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("config, B, T", [(SMALL, 2, 6), (Config(300, 64, 3, 4, 128, 70), 5, 33), (Config(300, 64, 3, 4, 128, 70), 1, 68),
-                                          (Config(1000, 48, 1, 2, 64, 40), 3, 1)])
+@pytest.mark.parametrize(
+    "config, B, T",
+    [
+        (SMALL, 2, 6),
+        (Config(300, 64, 3, 4, 128, 70), 5, 33),
+        (Config(300, 64, 3, 4, 128, 70), 1, 68),
+        (Config(1000, 48, 1, 2, 64, 40), 3, 1),
+    ],
+)
 def test_parity_with_transformers(config, B, T, tmp_path):
     """Hidden states and logits, several shapes, with padding."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
-    theirs = transformers.XLMRobertaForMaskedLM(transformers.XLMRobertaConfig(
-        vocab_size=config.vocab_size, hidden_size=config.width, num_hidden_layers=config.layers, num_attention_heads=config.heads,
-        intermediate_size=config.ffn, max_position_embeddings=config.positions, type_vocab_size=1, layer_norm_eps=1e-5,
-        pad_token_id=1)).eval()
+    their_config = transformers.XLMRobertaConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=config.ffn,
+        max_position_embeddings=config.positions,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        pad_token_id=1,
+    )
+    theirs = transformers.XLMRobertaForMaskedLM(their_config).eval()
     theirs.save_pretrained(tmp_path)
     ours = XLMR.from_pretrained(tmp_path)
     ids = torch.randint(4, config.vocab_size - 1, (B, T))
@@ -63,19 +86,23 @@ def test_transformers_reads_what_we_write(tmp_path):
 
 
 def test_stopping_at_the_mask_is_exact():
-    encoder, real, at = random_encoder(SMALL), IDS != 1, torch.tensor([2, 2])
+    encoder = random_encoder(SMALL)
+    real = IDS != 1
+    at = torch.tensor([2, 2])
     everywhere = encoder(encoder.word(IDS), real)
-    torch.testing.assert_close(encoder(encoder.word(IDS), real, at), everywhere[torch.arange(2), at], atol=1e-5, rtol=0)
+    there = encoder(encoder.word(IDS), real, at)
+    torch.testing.assert_close(there, everywhere[torch.arange(2), at], atol=1e-5, rtol=0)
 
 
 def test_padding_changes_nothing():
     encoder = random_encoder(SMALL)
     alone = encoder(encoder.word(IDS[1:, :4]))
-    torch.testing.assert_close(encoder(encoder.word(IDS), IDS != 1)[1, :4], alone[0], atol=1e-5, rtol=0)
+    padded = encoder(encoder.word(IDS), IDS != 1)
+    torch.testing.assert_close(padded[1, :4], alone[0], atol=1e-5, rtol=0)
 
 
 def test_base_has_the_published_number_of_parameters():
-    """278,885,778 with the pooler (facts of the published checkpoint), whose 768 x 768 + 768 we do not have."""
+    """278,885,778 with the pooler, whose 768 x 768 + 768 we do not have."""
     with torch.device("meta"):
         base = XLMR(Config())
     assert sum(w.numel() for w in base.parameters()) == 278_885_778 - (768 * 768 + 768)
@@ -90,10 +117,15 @@ def test_too_long():
 
 
 def test_key_map_is_a_bijection():
-    ours = list(key_map(3).values())
-    assert len(ours) == len(set(ours))
+    """Names and shapes are those of the module."""
+    config = Config(layers=3)
+    table = key_map(vars(config))
     with torch.device("meta"):
-        state = XLMR(Config(layers=3)).state_dict()
-    assert set(ours) == set(state)
-    assert {name: torch.Size(w.shape) for name, w in to_hugging_face(state).items()}.keys() == key_map(3).keys()
-    assert math.prod(to_hugging_face(state)["roberta.encoder.layer.2.attention.self.key.weight"].shape) == 768 * 768
+        state = XLMR(config).state_dict()
+    ours = dict(table.values())
+    assert len(ours) == len(table)
+    assert ours == {name: tuple(weight.shape) for name, weight in state.items()}
+    theirs = to_hugging_face(state, vars(config))
+    assert theirs.keys() == table.keys()
+    key = theirs["roberta.encoder.layer.2.attention.self.key.weight"]
+    assert key.shape == (768, 768)

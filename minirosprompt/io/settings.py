@@ -1,6 +1,7 @@
 """Settings: what a prompt was trained for, and how it is used. They are saved with every prompt."""
 import argparse
 
+from .. import UserError
 from .cli import Parser, check_settings, names, nonnegative, positive
 from .prompts import load_prompt
 
@@ -55,4 +56,7 @@ def settings_of(args):
 def read_settings(path):
     """A prompt's file -> the settings it was trained with, argparse.Namespace. Raises UserError."""
     _, about = load_prompt(path)
-    return argparse.Namespace(**check_settings(settings_parser(), about["settings"], path))
+    settings = check_settings(settings_parser(), about["settings"], path)
+    if settings["seen"] is None or settings["source"] is None:  # train.py fills them in
+        raise UserError(f"{path}: it does not say what it was trained on; train anew")
+    return argparse.Namespace(**settings)
