@@ -100,7 +100,7 @@ def main(argv=None):
         for (method, seed), prompt in prompts.items():
             scores[method, seed] = classifier(prompt).score(examples, progress=method)
         if shard()[0] == 0:  # of several processes the first one reports
-            folder = args.out or (run.parent if run.suffix else run) / f"eval-{args.split}"
+            folder = args.out or (run.parent if run in paths else run) / f"eval-{args.split}"
             rows = report(folder, settings, examples, list(label_words), scores, device)
             report_by_kind(folder, rows, settings.encoder)
 

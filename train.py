@@ -36,7 +36,7 @@ def arguments(argv):
     add_settings(p)  # --encoder, --data, --template ...: io/settings.py
     g = p.add_argument_group("training")
     objectives = ["erm", "group-dro"]
-    g.add_argument("--objective", nargs="+", choices=objectives, default=objectives,
+    g.add_argument("--objective", nargs="+", choices=objectives, default=["erm", "group-dro"],
                    help="mean loss, worst-group loss, or one after the other (default: both)")
     g.add_argument("--group-by", type=names, default=["lang"],
                    help="columns that make the groups, with commas (default: lang)")
@@ -161,7 +161,7 @@ def train(args, objective, seed, classifier, examples, dev, folder):
         try:
             step, log, best = state["step"], state["log"], state["best"]
             log_q = state["log_q"].to(device)
-            classifier.prompt.data.copy_(state["prompt"])
+            classifier.load_state_dict({"model.prompt": state["prompt"]}, strict=False)
             optimizer.load_state_dict(state["optimizer"])
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError):
             raise UserError(f"{last}: not a checkpoint of this run; "

@@ -9,7 +9,7 @@ import torch.nn as nn
 from tqdm import tqdm
 
 from . import UserError
-from .data import length_buckets
+from .data import Example, length_buckets
 from .io.runtime import shard
 from .io.settings import default_settings
 from .io.weights import TOKENIZER_FILE, encoder_folder
@@ -82,7 +82,7 @@ class Classifier(nn.Module):
         # A prompt is selected without either: they are the test's alone.
         self.offset = torch.zeros(len(self.classes))                                # (C,)
         if self.settings.calibration == "contextual":
-            empty = self.template.encode([""])
+            empty = self.encode([Example("")])
             self.offset += self(empty)[0].cpu()
         for c, label in enumerate(self.classes):
             if label in (self.settings.seen or ()):

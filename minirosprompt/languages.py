@@ -1,5 +1,6 @@
 """What is known of each language: its script, its family, how much of it an encoder has read."""
 import csv
+from functools import cache
 from pathlib import Path
 
 from .io.files import read_json
@@ -8,6 +9,7 @@ from .io.weights import encoder_folder
 LANGUAGES = Path(__file__).parent / "languages.tsv"
 
 
+@cache
 def load_languages():
     """-> {code: {name, script, family, xlmr, cc100_gib, pocket}}: SIB-200's languages, a few more.
 
@@ -17,6 +19,12 @@ def load_languages():
     """
     with open(LANGUAGES, encoding="utf-8", newline="") as file:
         return {row.pop("code"): row for row in csv.DictReader(file, delimiter="\t")}
+
+
+def kind_of(lang, column):
+    """What languages.tsv says of a language, its "family", say; "unknown" if it has no such row."""
+    known = load_languages()
+    return known[lang][column] if lang in known else "unknown"
 
 
 def pretraining_text(encoder):

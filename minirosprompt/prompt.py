@@ -107,14 +107,16 @@ class PromptedEncoder(nn.Module):
         """(B, T) ids -> inputs_embeds (B, T, D): of a word its embedding, else a prompt vector."""
         # Virtual ids lie outside the embedding table: any row will do there, it is not used.
         words = self.encoder.word(input_ids.clamp(max=self.mask_id))                # (B, T, D)
-        if self.prompt is None:
-            return words
+        return words if self.prompt is None else self.place(words, input_ids, self.prompt)
+
+    def place(self, x, input_ids, prompt):
+        """x: (B, T, D), prompt: (..., D) -> x with the prompt's vectors where their ids stand."""
         slot = input_ids - (self.mask_id + 1)  # (B, T) which prompt vector; below 0: a word
         # The parameter itself stays float32, also where the encoder computes in bfloat16: small
         # steps would be lost in eight bits.
-        prompt = self.prompt.flatten(0, -2).to(words.dtype)                         # (P, D)
+        prompt = prompt.flatten(0, -2).to(x.dtype)                                  # (P, D)
         vectors = F.embedding(slot.clamp(min=0), prompt)                            # (B, T, D)
-        return torch.where((slot >= 0)[..., None], vectors, words)
+        return torch.where((slot >= 0)[..., None], vectors, x)
 
     def forward(self, input_ids):
         """input_ids: (B, T) from Template.encode and pad -> h (B, D), float32.

@@ -8,7 +8,7 @@ from .io.files import write_json, writing
 from .io.picture import draw
 from .io.runtime import peak_memory
 from .io.tables import format_averages, format_gains, format_table
-from .languages import load_languages, pretraining_text, resource_level
+from .languages import kind_of, load_languages, pretraining_text, resource_level
 
 
 def report(folder, settings, examples, classes, scores, device):
@@ -69,16 +69,16 @@ def add_intervals(summary, examples, labels, predicted, keep):
 
 def report_by_kind(folder, rows, encoder):
     """Prints and writes (averages.json) the accuracy on all classes over kinds of languages."""
-    known = load_languages()
     level = resource_level(pretraining_text(encoder))
-    kind_of = {"pretraining text": {}, "script": {}, "family": {}}
-    for lang in {row["lang"] for row in rows}:
-        kind_of["pretraining text"][lang] = level.get(lang, "none")
-        for column in ("script", "family"):
-            kind_of[column][lang] = known[lang][column] if lang in known else "unknown"
+    langs = {row["lang"] for row in rows}
+    kinds = {
+        "pretraining text": {lang: level.get(lang, "none") for lang in langs},
+        "script": {lang: kind_of(lang, "script") for lang in langs},
+        "family": {lang: kind_of(lang, "family") for lang in langs},
+    }
     averages = {}
-    for name, kinds in kind_of.items():
-        averages[name] = metrics.average_by(rows, kinds)
+    for name, of_langs in kinds.items():
+        averages[name] = metrics.average_by(rows, of_langs)
         title = f"accuracy on all classes in %, languages by {name}"
         print("\n" + format_averages(title, averages[name]))
     write_json(folder / "averages.json", averages)

@@ -130,10 +130,10 @@ class XLMR(nn.Module):
         # What a token is, plus where it stands.
         x = inputs_embeds + self.position(positions) + self.token_type.weight[0]
         x = self.embed_norm(x)                                                      # (B, T, D)
-        for layer in self.layers[:-1]:
-            x = layer(x, mask)
-        # Of the last layer's answers only those at `at` will be used.
-        x = self.layers[-1](x, mask, at)
+        last = len(self.layers) - 1
+        for n, layer in enumerate(self.layers):
+            # Of the last layer's answers only those at `at` will be used.
+            x = layer(x, mask, at if n == last else None)
         return x if at is None else x[:, 0]
 
     def head_hidden(self, x):

@@ -210,7 +210,7 @@ def test_prompt_files(tries, tmp_path, tiny):
             assert "\n" not in str(error)
             return
         if came is None:  # not given: these flags have no default
-            assert name in ("classes", "seen", "source", "label_languages")
+            assert name in ("classes", "label_languages")
         elif name == "stacking":
             assert type(came) in (int, float)
         elif name == "label_languages":
@@ -227,8 +227,12 @@ def test_prompt_files(tries, tmp_path, tiny):
     save_prompt(bad, torch.zeros(8, 32), encoder, "m", 0, SETTINGS | {"more": 1})
     with pytest.raises(UserError, match=r"written by another version \(more\); train anew"):
         read_settings(bad)
-    save_prompt(bad, torch.zeros(8, 32), encoder, "m", 0, {"k": 3})  # of before the other flags
-    assert read_settings(bad) == default_settings(k=3)
+    trained = {"seen": ["a"], "source": ["b"]}
+    save_prompt(bad, torch.zeros(8, 32), encoder, "m", 0, {"k": 3} | trained)  # of before the rest
+    assert read_settings(bad) == default_settings(k=3, **trained)
+    save_prompt(bad, torch.zeros(8, 32), encoder, "m", 0, {"k": 3})
+    with pytest.raises(UserError, match="does not say what it was trained on; train anew"):
+        read_settings(bad)
     for settings in ([], None, 1, "x"):
         save_prompt(bad, torch.zeros(8, 32), encoder, "m", 0, settings)
         with pytest.raises(UserError, match="not a prompt that train.py saved"):

@@ -49,7 +49,7 @@ def load_prompt(path, encoder=None):
         }
     except (KeyError, ValueError, RecursionError):
         raise UserError(f"{path}: not a prompt that train.py saved; train it anew") from None
-    if prompt.dtype != torch.float32 or prompt.ndim < 1 or not isinstance(about["settings"], dict):
+    if prompt.dtype != torch.float32 or prompt.ndim < 2 or not isinstance(about["settings"], dict):
         raise UserError(f"{path}: not a prompt that train.py saved; train it anew")
     if encoder is not None:
         fits = prompt.shape[-1] == encoder.config.width
