@@ -17,9 +17,10 @@ import torch
 from conftest import ROOT, refused
 from test_data_scripts import table, tar_gz
 
+from minirosprompt.classifier import load_encoder
 from minirosprompt.data import load_label_words, load_split
 from minirosprompt.io.files import read_json
-from minirosprompt.io.prompts import load_prompt
+from minirosprompt.io.prompts import load_prompt, save_prompt
 
 TEXT = (ROOT / "tutorials/FORK.md").read_text(encoding="utf-8")
 DIFFS = re.findall(r"^```diff\n(.*?)^```$", TEXT, re.M | re.S)
@@ -405,7 +406,7 @@ def test_an_objective_over_texts(fork):
 
 DEEP = """
 prompt, settings = try_out("deep", "soft-group-dro", "--deep")
-assert settings.deep is True and read_json("runs/deep-cut/config.json")["deep"] is True
+assert read_json("runs/deep-cut/config.json")["deep"] is True
 assert prompt.shape == (2, 8, 32)
 start = train.init_prompt("words", 8, encoder, tokenizer, "Topic:", 0)
 assert all((prompt[layer] - start).abs().max() > 1e-3 for layer in range(2))  # all are trained
@@ -428,15 +429,24 @@ for template in "{prompt} {mask} {text}", "{text} {prompt} {mask}":
         want = encoder.head_hidden(x[0, ids[0] == tokenizer.mask][0])
         assert (got - want).abs().max() < 1e-4
 
-prompt, settings = try_out("flat", "soft-group-dro")
-assert settings.deep is False and prompt.shape == (8, 32)
+prompt, _ = try_out("flat", "soft-group-dro")
+assert prompt.shape == (8, 32)
 """
 
 
 def test_a_boolean_flag(fork, tiny, languages, run_script, tmp_path):
     folder, out = fork("deep")
     assert "--deep" in out
-    refused(run_script("eval.py", "--run", folder / "runs/deep"), "another version (deep)")
+    # The project as it is does not go on with such a run, but reads its prompt's first layer.
+    refused(run_script("train.py", "--resume", folder / "runs/deep"), "another version (deep)")
+    path = folder / "runs/deep/soft-group-dro-0/prompt.safetensors"
+    prompt, about = load_prompt(path)
+    encoder, _ = load_encoder(tiny)
+    save_prompt(tmp_path / "first.safetensors", prompt[0], encoder, **about)
+    one_text = ["--labels", "red,blue", "--text", "apple"]
+    first = run_script("eval.py", "--run", tmp_path / "first.safetensors", *one_text)
+    deep = run_script("eval.py", "--run", path, *one_text)
+    assert "apple" in first.stdout and first.stdout == deep.stdout
     # Without the flag the change changes nothing.
     flags = read_json(folder / "runs/flat/config.json")
     done = run_script(

@@ -68,8 +68,10 @@ def fits(value, action):
     """Could this argument have had this value?"""
     if action.nargs == 0:  # a boolean flag
         return isinstance(value, bool)
+    if type(value) is type(action.default) and value == action.default:
+        return True
     if value is None:
-        return action.default is None
+        return False
     if action.type is not names and action.nargs in (None, "?"):
         return fits_one(value, action)
     if not isinstance(value, list) or not value:
