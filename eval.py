@@ -83,8 +83,7 @@ def main(argv=None):
             weighted = [f"{piece} {weight:.2f}" for piece, weight in pieces]
             print(f"{label}\t{word}\t{' '.join(weighted)}")
     elif args.text or args.input:
-        newest = max(paths, key=getmtime)
-        prompt, _ = load_prompt(newest, encoder)
+        prompt, _ = load_prompt(max(paths, key=getmtime), encoder)  # the newest of several
         examples = [Example(text) for text in read_texts(args)]
         scores = classifier(prompt).score(examples, progress="scoring")             # (N, C)
         write_row(sys.stdout, ["text", "class", *label_words])

@@ -6,7 +6,6 @@
     python train.py --encoder xlm-roberta-base --data data/sib200 --source eng_Latn
     python train.py --resume runs/NAME          # after an interruption
 """
-import argparse
 import csv
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ from minirosprompt.data import balanced_batch, few_shot, groups_of, load_data, l
 from minirosprompt.dro import group_losses, update_log_q
 from minirosprompt.io import cli
 from minirosprompt.io.cli import Parser, names, nonnegative, positive, whole
-from minirosprompt.io.files import load_state, read_json, save_state, write_json, writing
+from minirosprompt.io.files import load_state, save_state, write_json, writing
 from minirosprompt.io.prompts import load_prompt, save_prompt
 from minirosprompt.io.runtime import environment, interrupts, pick_device
 from minirosprompt.io.settings import add_settings, settings_of
@@ -71,8 +70,7 @@ def arguments(argv):
     args = p.parse_args(argv)
     if args.resume:
         run = Path(args.resume)
-        settings = cli.check_settings(p, read_json(run / "config.json"), run / "config.json")
-        return argparse.Namespace(**settings), run
+        return cli.resumed(p, args, run / "config.json"), run
     run = Path("runs") / (args.name or time.strftime("%Y%m%d-%H%M%S"))
     if (run / "config.json").exists():
         raise UserError(f"{run} exists: choose another --name, or go on with it by --resume {run}")
@@ -167,7 +165,7 @@ def train(args, objective, seed, classifier, examples, dev, folder):
             raise UserError(f"{last}: not a checkpoint of this run; "
                             "delete it to train this prompt anew") from None
 
-    def save():
+    def save():  # all that the loop remembers; log.csv after --resume tells if it is
         save_state(last, {"step": step, "log": log, "best": best, "log_q": log_q.cpu(),
                           "prompt": classifier.prompt.detach().cpu(),
                           "optimizer": optimizer.state_dict()})
@@ -189,6 +187,8 @@ def train(args, objective, seed, classifier, examples, dev, folder):
                 # q <- q / sum(q);  step on  sum_g q_g loss_g
                 log_q = update_log_q(log_q, loss_g, count > 0, args.eta, adjustment)
                 loss = (log_q.exp() * loss_g).sum()
+            else:
+                raise ValueError(f"train.py has no branch for --objective {objective}")
 
             if not torch.isfinite(loss):
                 kept = f"{last} is good, of step {log[-1][0]}" if log else "no checkpoint yet"

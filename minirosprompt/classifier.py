@@ -36,10 +36,13 @@ class Classifier(nn.Module):
     def __init__(self, encoder, tokenizer, label_words, settings=None, prompt=None):
         """label_words: {class: [word, ...]}; settings: Namespace of io/settings.py.
 
-        prompt: (..., P, D), or None for the hard prompt of the settings.
+        prompt: (P, D), or None for the hard prompt of the settings. Raises UserError.
         """
         super().__init__()
         self.settings = s = settings or default_settings()
+        if prompt is not None and prompt.ndim != 2:  # a fork that has other prompts begins here
+            raise UserError(f"the prompt has the shape {tuple(prompt.shape)}; this code knows no "
+                            "other than (P, D)")
         # A hard prompt is words, a soft one so many vectors; the template is the same.
         words_or_P = s.hard_prompt if prompt is None else prompt.shape[-2]
         self.template = Template(s.template, tokenizer, words_or_P, encoder.config.max_tokens)
@@ -47,12 +50,13 @@ class Classifier(nn.Module):
         self.model.to(encoder.word.weight.device)
         # Only here do class names come in. Other names, another Classifier; the prompt stays.
         self.verbalizer = Verbalizer(encoder, tokenizer, label_words, s.k, s.combine)
-        self.classes = self.verbalizer.classes
+        self.classes = list(label_words)
+        assert self.verbalizer.classes == self.classes  # whoever reads scores goes by this order
         self.offset = torch.zeros(len(self.classes))                                # (C,)
 
     @property
     def prompt(self):
-        """The parameter that is trained, (..., P, D); None for a hard prompt."""
+        """The parameter that is trained, (P, D); None for a hard prompt."""
         return self.model.prompt
 
     def encode(self, examples):

@@ -6,7 +6,7 @@ import sys
 from tqdm import tqdm
 
 from .. import UserError
-from .files import clean
+from .files import clean, read_json
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,6 +45,19 @@ def end(status, message):
 
 
 # ---- settings that a run or a prompt was saved with ----------------------------------------------
+
+def resumed(parser, args, config):
+    """The arguments that a run was begun with, from its config.json. -> argparse.Namespace
+
+    args: those given now, of which none but --resume may be: the run goes on as it began.
+    """
+    for action in parser._actions:
+        given = getattr(args, action.dest, action.default)
+        if action.dest != "resume" and given != action.default:
+            parser.error(f"--resume goes on under the run's own settings ({config}): "
+                         f"leave out {action.option_strings[0]}")
+    return argparse.Namespace(**check_settings(parser, read_json(config), config))
+
 
 def check_settings(parser, settings, path):
     """{flag: value} from a file that anybody may have changed -> the same, for all flags.
