@@ -94,8 +94,8 @@ def main(argv=None):
     hard = Classifier(encoder, tokenizer, label_words, args)
     # Raises if there is no room for so long a prompt: now, before anything is written.
     Template(args.template, tokenizer, args.prompt_length, encoder.config.max_tokens)
-    init = (args.init, args.prompt_length, encoder, tokenizer, args.hard_prompt)
-    initial = {s: init_prompt(*init, s) for s in args.seeds}
+    start = (args.init, args.prompt_length, encoder, tokenizer, args.hard_prompt)
+    initial = {s: init_prompt(*start, s) for s in args.seeds}
     write_json(run / "config.json", vars(args))
     write_json(run / "env.json", environment(device))
     scores = {("hard", 0): hard.calibrate().score(tested, progress="hard prompt")}
@@ -147,8 +147,8 @@ def train(args, objective, seed, classifier, examples, dev, folder):
     labels = torch.tensor(labels, device=device)                                    # (N,)
     groups, group_names = groups_of(examples, args.group_by)
     G = len(group_names)
-    group = torch.tensor(groups, device=device)                                     # (N,)
-    adjustment = args.adjustment / torch.bincount(group, minlength=G).sqrt()        # (G,)
+    group_ids = torch.tensor(groups, device=device)                                 # (N,)
+    adjustment = args.adjustment / torch.bincount(group_ids, minlength=G).sqrt()    # (G,)
     log_q = torch.full((G,), 1 / G, device=device).log()                            # (G,) uniform
 
     step, log, best = 0, [], {"accuracy": -1.0}
@@ -165,7 +165,7 @@ def train(args, objective, seed, classifier, examples, dev, folder):
             raise UserError(f"{last}: not a checkpoint of this run; "
                             "delete it to train this prompt anew") from None
 
-    def save():  # all that the loop remembers; log.csv after --resume tells if it is
+    def save():  # all that the loop remembers: an objective with a memory adds its own
         save_state(last, {"step": step, "log": log, "best": best, "log_q": log_q.cpu(),
                           "prompt": classifier.prompt.detach().cpu(),
                           "optimizer": optimizer.state_dict()})
@@ -173,11 +173,11 @@ def train(args, objective, seed, classifier, examples, dev, folder):
     bar = tqdm(total=args.steps, initial=step, desc=folder.name, unit="step", delay=1)
     with bar, interrupts() as stop:
         while step < args.steps:
-            # Each group the same number of texts. (seed, step) decides, so --resume needs no more.
+            # As many texts of each group. (seed, step) decides which, so --resume needs no more.
             batch = balanced_batch(groups, G, args.batch_size, seed, step)          # (B,) indices
             scores = classifier([sequences[i] for i in batch])                      # (B, C)
             losses = F.cross_entropy(scores, labels[batch], reduction="none")       # (B,)
-            loss_g, count = group_losses(losses, group[batch], G)                   # (G,), (G,)
+            loss_g, count = group_losses(losses, group_ids[batch], G)               # (G,), (G,)
 
             if objective == "erm":
                 # Empirical risk minimisation: all texts of the batch weigh the same.
