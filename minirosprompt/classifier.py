@@ -40,9 +40,6 @@ class Classifier(nn.Module):
         """
         super().__init__()
         self.settings = s = settings or default_settings()
-        if prompt is not None and prompt.ndim != 2:  # a fork that has other prompts begins here
-            raise UserError(f"the prompt has the shape {tuple(prompt.shape)}; this code knows no "
-                            "other than (P, D)")
         # A hard prompt is words, a soft one so many vectors; the template is the same.
         words_or_P = s.hard_prompt if prompt is None else prompt.shape[-2]
         self.template = Template(s.template, tokenizer, words_or_P, encoder.config.max_tokens)

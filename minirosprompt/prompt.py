@@ -93,11 +93,13 @@ class PromptedEncoder(nn.Module):
     """
 
     def __init__(self, encoder, mask_id, prompt=None):
-        """prompt: (P, D), or None (a hard prompt needs no vectors).
-
-        It may have more dimensions, (..., D): virtual ids count its vectors from first to last.
-        """
+        """prompt: (P, D), or None (a hard prompt needs no vectors). Raises UserError."""
         super().__init__()
+        # Of a prompt with more dimensions `embed` would read the first P vectors and no more. A
+        # fork that uses them all (virtual ids count from first to last) begins with this line.
+        if prompt is not None and prompt.ndim != 2:
+            raise UserError(f"the prompt has the shape {tuple(prompt.shape)}; this code knows no "
+                            "other than (P, D)")
         # Frozen once more, here where it matters: whoever made the encoder may have forgotten.
         self.encoder = encoder.requires_grad_(False).eval()
         self.mask_id = mask_id

@@ -111,10 +111,11 @@ class XLMR(nn.Module):
         # Frozen, for good: only prompts are trained here.
         return encoder.to(device=device, dtype=dtype).requires_grad_(False).eval()
 
-    def forward(self, inputs_embeds, attention_mask=None, at=None):
+    def forward(self, inputs_embeds, attention_mask=None, at=None, before_layer=None):
         """inputs_embeds: (B, T, D) word and prompt vectors.
 
         attention_mask: (B, T) bool, False at padding, or None for no padding.
+        before_layer: a function (x (B, T, D), n) -> what layer n shall read instead of x.
         -> the last hidden states (B, T, D); with at, (B,) positions, only theirs, (B, D).
         """
         B, T, _ = inputs_embeds.shape
@@ -132,6 +133,7 @@ class XLMR(nn.Module):
         x = self.embed_norm(x)                                                      # (B, T, D)
         last = len(self.layers) - 1
         for n, layer in enumerate(self.layers):
+            x = x if before_layer is None else before_layer(x, n)
             # Of the last layer's answers only those at `at` will be used.
             x = layer(x, mask, at if n == last else None)
         return x if at is None else x[:, 0]

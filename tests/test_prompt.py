@@ -114,8 +114,10 @@ def test_several_prompts_in_one_parameter(encoder, tokenizer, tmp_path):
     P = 2
     prompt = torch.randn(F, P, 32)
     sequences = Template("{prompt} {mask} {text}", tokenizer, P, 64).encode(["apple", "sky sea"])
-    model = PromptedEncoder(encoder, tokenizer.mask, prompt)
-    assert model.prompt.shape == (F, P, 32)
+    with pytest.raises(UserError, match=r"the prompt has the shape \(3, 2, 32\)"):
+        PromptedEncoder(encoder, tokenizer.mask, prompt)  # as it is, it would read the first alone
+    model = PromptedEncoder(encoder, tokenizer.mask, prompt[0])
+    model.prompt = torch.nn.Parameter(prompt)  # a fork that knows better
     for f in range(F):
         shifted = []
         for row in sequences:
