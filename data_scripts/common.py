@@ -223,7 +223,8 @@ def label_words(concepts):
         of_class = {}
         uses = Counter()  # word: how many classes it stands for
         for label, its_concepts in concepts.items():
-            of_class[label] = [table[concept][lang] for concept in its_concepts]
+            cells = [table[concept][lang] or "" for concept in its_concepts]
+            of_class[label] = [word for word in cells if word.strip()]  # a language may lack some
             uses.update(word.casefold() for word in set(of_class[label]))
         for label in concepts:
             kept = [word for word in of_class[label] if uses[word.casefold()] == 1]

@@ -17,6 +17,7 @@ import pytest
 from conftest import ROOT, SHARED, refused
 from loopback import serve
 
+from data_scripts import common
 from minirosprompt.data import load_label_words, load_split
 from minirosprompt.io import download as module
 from minirosprompt.io.files import read_json
@@ -395,3 +396,15 @@ def test_the_real_sib200_row_for_row(run_script, tmp_path):
     assert came == given
     assert sum(map(len, came.values())) == 205820
     assert len({lang for lang, _ in came}) == 205
+
+
+def test_a_language_that_lacks_some_words(tmp_path, monkeypatch):
+    """A half-filled column of label_words.tsv, a short row at the file's end: nothing empty."""
+    rows = ["concept\teng_Latn\tnew_Latn", "science\tscience\tsayans", "sports\tsport\t ",
+            "health\thealth"]
+    table = "\n".join(rows) + "\n"
+    (tmp_path / "words.tsv").write_text(table, encoding="utf-8")
+    monkeypatch.setattr(common, "LABEL_WORDS", tmp_path / "words.tsv")
+    words = common.label_words({"a": ["science", "sports"], "b": ["health"]})
+    assert words == {"a": {"eng_Latn": ["science", "sport"], "new_Latn": ["sayans"]},
+                     "b": {"eng_Latn": ["health"]}}
