@@ -3,34 +3,31 @@
     python eval.py                                        # the newest run, on its test split
     python eval.py --run runs/NAME --data FOLDER --split dev
     python eval.py --labels "sports,politics,health" --text "Der Torwart hielt den Ball."
-    python eval.py --labels labels.json --input texts.txt > scores.tsv   # one text a line
+    python eval.py --labels classes.txt --input texts.txt > scores.tsv   # one text a line
     torchrun --nproc-per-node 4 -- eval.py --run runs/NAME               # four processes, or GPUs
 """
 import sys
+import time
 from os.path import getmtime
 from pathlib import Path
 
 from minirosprompt import UserError
 from minirosprompt.classifier import Classifier, load_encoder
 from minirosprompt.data import Example, data_folder, load_label_words, load_split
-from minirosprompt.io import cli
+from minirosprompt.io import cli, texts
 from minirosprompt.io.cli import Parser, names, nonnegative
-from minirosprompt.io.files import clean, read_lines, write_row
 from minirosprompt.io.prompts import load_prompt
 from minirosprompt.io.runtime import join, pick_device, shard
-from minirosprompt.io.settings import read_settings
+from minirosprompt.io.settings import PROMPTS, read_settings
 from minirosprompt.report import report, report_by_kind
 
 
 def arguments(argv):
     p = Parser(description=__doc__)
-    p.add_argument("--run", type=Path,
-                   help="folder of a run, or a prompt.safetensors (default: the newest run)")
+    p.add_argument("--run", type=Path, help="folder of a run, or a prompt.safetensors (default: "
+                   "the newest run; with --labels the prompt that ships)")
     p.add_argument("--encoder", help="if it lies elsewhere than in training")
-    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
-                   help="(default: cuda where there is one)")
-    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32",
-                   help="of the encoder (default: float32)")
+    cli.add_device(p)
     p.add_argument("--show-neighbours", action="store_true", help="print what label words become")
     g = p.add_argument_group("evaluate on labelled data")
     g.add_argument("--data", help="data folder (default: the one trained on)")
@@ -43,22 +40,20 @@ def arguments(argv):
     g.add_argument("--stacking", type=nonnegative, help="(default: as in training)")
     g.add_argument("--out", type=Path, help="folder for the results (default: RUN/eval-SPLIT)")
     g = p.add_argument_group("classify your own texts")
-    g.add_argument("--labels", type=names_or_file, help="class names with commas, or a "
-                   "labels.json: {class: {language: [label words]}}")
+    g.add_argument("--labels", type=texts.labels, help="class names with commas; or a file: a "
+                   "class a line, perhaps with a colon and label words or a description, with "
+                   "semicolons between them; or a labels.json: {class: {language: [label words]}}")
     g.add_argument("--text", action="append", help="a text; may be given again")
-    g.add_argument("--input", type=Path, help="a UTF-8 file with one text a line")
+    g.add_argument("--input", help='a UTF-8 file with one text a line, or "-"')
+    g.add_argument("--format", choices=texts.FORMATS, default="tsv", help="(default: tsv)")
     return p.parse_args(argv)
-
-
-def names_or_file(text):
-    return Path(text) if text.endswith(".json") else names(text)
 
 
 def main(argv=None):
     args = arguments(argv)
     join()
     device, dtype = pick_device(args.device, args.dtype)
-    run = args.run or newest_run()
+    run = args.run or (shipped_prompt(args.encoder) if args.labels else newest_run())
     paths = [run] if run.suffix == ".safetensors" else sorted(run.glob("*/prompt.safetensors"))
     if not paths:
         raise UserError(f"--run {run}: no prompt.safetensors in it")
@@ -84,13 +79,13 @@ def main(argv=None):
             print(f"{label}\t{word}\t{' '.join(weighted)}")
     elif args.text or args.input:
         prompt, _ = load_prompt(max(paths, key=getmtime), encoder)  # the newest of several
-        examples = [Example(text) for text in read_texts(args)]
-        scores = classifier(prompt).score(examples, progress="scoring")             # (N, C)
-        write_row(sys.stdout, ["text", "class", *label_words])
-        for example, probability in zip(examples, scores.softmax(1)):
-            label = list(label_words)[probability.argmax()]
-            cells = [f"{p:.4f}" for p in probability.tolist()]
-            write_row(sys.stdout, [clean(example.text), label, *cells])
+        read = texts.read_texts(args.text, args.input)
+        start = time.perf_counter()
+        scores = classifier(prompt).score([Example(text) for text in read], progress="scoring")
+        rate = len(read) / (time.perf_counter() - start)
+        texts.write_scores(sys.stdout, args.format, read, list(label_words), scores.softmax(1))
+        if shard()[0] == 0:
+            print(f"{len(read):,} texts, {rate:,.0f} a second", file=sys.stderr)
     elif args.labels:
         raise UserError("--labels: give the texts to classify with --text or --input")
     else:
@@ -104,6 +99,15 @@ def main(argv=None):
             report_by_kind(folder, rows, settings.encoder)
 
 
+def shipped_prompt(encoder):
+    """-> the prompt that comes with this repository for an encoder. Raises UserError."""
+    name = encoder or "multilingual-e5-small"
+    shipped = {path.stem: path for path in PROMPTS.glob("*.safetensors")}
+    if name not in shipped:
+        raise UserError(f"--run: no prompt ships for {name}; name one that train.py made")
+    return shipped[name]
+
+
 def newest_run():
     """-> the folder under runs/ whose prompt was written last."""
     found = list(Path("runs").glob("*/*/prompt.safetensors"))
@@ -115,21 +119,16 @@ def newest_run():
 def choose_label_words(args, settings):
     """-> {class: [label words]}: of --labels, else those of the data set."""
     if isinstance(args.labels, Path):
-        return load_label_words(args.labels)
+        if args.labels.suffix == ".json":
+            return load_label_words(args.labels)
+        return texts.read_label_list(args.labels)
     of_data = {}
     if args.labels is None or (data_folder(settings.data) / "labels.json").exists():
         classes = None if args.data else settings.classes
-        of_data = load_label_words(settings.data, classes, settings.label_languages)
+        first = None if args.data else settings.label_words
+        of_data = load_label_words(settings.data, classes, settings.label_languages, first)
     # A class's label words are those of the data set if it has the class, else its own name.
     return {name: of_data.get(name, [name]) for name in args.labels or of_data}
-
-
-def read_texts(args):
-    """-> the texts of --text and --input."""
-    texts = (args.text or []) + (read_lines(args.input) if args.input else [])
-    if not texts:
-        raise UserError(f"{args.input}: no text in it")
-    return texts
 
 
 def labelled(args, settings, label_words):

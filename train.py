@@ -1,7 +1,8 @@
 """Train a soft prompt for a frozen XLM-R, and test it on classes and languages it has never seen.
 
-    python train.py                             # pocket encoder, MiniTopics: a minute on 2 cores
+    python train.py                             # multilingual-e5-small on MiniTopics: two minutes
     python train.py --seeds 0 1 2 3 4           # mean ± sd over five seeds
+    python train.py --encoder pocket            # a small encoder that ships: no network, a minute
     python train.py --objective group-dro --group-by lang,label --eta 0.3
     python train.py --encoder xlm-roberta-base --data data/sib200 --source eng_Latn
     python train.py --resume runs/NAME          # after an interruption
@@ -16,14 +17,14 @@ from tqdm import tqdm
 
 from minirosprompt import UserError
 from minirosprompt.classifier import Classifier, load_encoder
-from minirosprompt.data import balanced_batch, few_shot, groups_of, load_data, load_label_words
+from minirosprompt.data import draw_batch, few_shot, groups_of, load_data, load_label_words
 from minirosprompt.dro import group_losses, update_log_q
 from minirosprompt.io import cli
 from minirosprompt.io.cli import Parser, names, nonnegative, positive, whole
 from minirosprompt.io.files import load_state, save_state, write_json, writing
 from minirosprompt.io.prompts import load_prompt, save_prompt
 from minirosprompt.io.runtime import environment, interrupts, pick_device
-from minirosprompt.io.settings import add_settings, settings_of
+from minirosprompt.io.settings import add_settings, complete, default_of, settings_of
 from minirosprompt.prompt import Template, init_prompt
 from minirosprompt.report import report
 
@@ -49,12 +50,13 @@ def arguments(argv):
                    help="soft prompt vectors P (default: 8)")
     g.add_argument("--init", choices=["words", "vocab", "normal"], default="words", help="start "
                    "from the hard prompt's words, random tokens or noise (default: words)")
-    g.add_argument("--seeds", type=whole, nargs="+", default=[0, 1, 2],
-                   help="one training run each (default: 0 1 2)")
-    g.add_argument("--steps", type=positive, default=100, help="(default: 100)")
-    g.add_argument("--batch-size", type=positive, default=32,
-                   help="texts a step, the same number a group (default: 32)")
-    g.add_argument("--lr", type=nonnegative, default=0.01, help="AdamW's, constant (default: 0.01)")
+    g.add_argument("--seeds", type=whole, nargs="+",
+                   help="one training run each " + default_of("seeds"))
+    g.add_argument("--steps", type=positive, help=default_of("steps"))
+    g.add_argument("--batch-size", type=positive, default=32, help="texts (default: 32)")
+    g.add_argument("--sampler", choices=["balanced", "natural"], default="balanced",
+                   help="a batch: as many texts of each group, or as they come (default: balanced)")
+    g.add_argument("--lr", type=nonnegative, help="AdamW's, constant " + default_of("lr"))
     g.add_argument("--select-every", type=positive, default=10,
                    help="steps between selections and checkpoints (default: 10)")
     g = p.add_argument_group("run")
@@ -63,10 +65,7 @@ def arguments(argv):
     g.add_argument("--split", choices=["test", "dev"], default="test", help="(default: test)")
     g.add_argument("--name", help="folder under runs/ (default: the time)")
     g.add_argument("--resume", metavar="RUN", help="go on with this run, under its own settings")
-    g.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
-                   help="(default: cuda where there is one)")
-    g.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32",
-                   help="of the encoder (default: float32)")
+    cli.add_device(g)
     args = p.parse_args(argv)
     if args.resume:
         run = Path(args.resume)
@@ -83,17 +82,18 @@ def main(argv=None):
     args, run = arguments(argv)
     device, dtype = pick_device(args.device, args.dtype)
 
-    # Data: texts to train on, to select a prompt by, to report on; and what classes are called.
+    # Data: texts to train on, to select a prompt by, to report on.
     pool, dev, tested = load_data(args)
-    training = {s: few_shot(pool, args.seen, args.source, args.shots, s) for s in args.seeds}
-    label_words = load_label_words(args.data, args.classes, args.label_languages)
-    seen_words = {label: label_words[label] for label in args.seen}
 
     # The frozen encoder, and the baseline: a hard prompt, which needs no training.
     encoder, tokenizer = load_encoder(args.encoder, device, dtype)
+    complete(args, encoder)  # what was not given: defaults that follow from the verbalizer
+    label_words = load_label_words(args.data, args.classes, args.label_languages, args.label_words)
+    seen_words = {label: label_words[label] for label in args.seen}
+    training = {s: few_shot(pool, args.seen, args.source, args.shots, s) for s in args.seeds}
     hard = Classifier(encoder, tokenizer, label_words, args)
     # Raises if there is no room for so long a prompt: now, before anything is written.
-    Template(args.template, tokenizer, args.prompt_length, encoder.config.max_tokens)
+    Template(args.template, tokenizer, args.prompt_length, encoder.config.max_tokens, False)
     start = (args.init, args.prompt_length, encoder, tokenizer, args.hard_prompt)
     initial = {s: init_prompt(*start, s) for s in args.seeds}
     write_json(run / "config.json", vars(args))
@@ -173,8 +173,8 @@ def train(args, objective, seed, classifier, examples, dev, folder):
     bar = tqdm(total=args.steps, initial=step, desc=folder.name, unit="step", delay=1)
     with bar, interrupts() as stop:
         while step < args.steps:
-            # As many texts of each group. (seed, step) decides which, so --resume needs no more.
-            batch = balanced_batch(groups, G, args.batch_size, seed, step)          # (B,) indices
+            # (seed, step) decides which texts, so --resume needs to know no more.
+            batch = draw_batch(args.sampler, groups, args.batch_size, seed, step)   # (B,) indices
             scores = classifier([sequences[i] for i in batch])                      # (B, C)
             losses = F.cross_entropy(scores, labels[batch], reduction="none")       # (B,)
             loss_g, count = group_losses(losses, group_ids[batch], G)               # (G,), (G,)

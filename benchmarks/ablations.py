@@ -133,9 +133,7 @@ def commands_of(args, home, name, flags, is_cross):
         if (folder / "config.json").exists():  # begun, and interrupted
             commands.append(["train.py", "--resume", str(folder)])
         else:
-            command = ["train.py", "--name", f"{home}/{name}"]
-            if is_cross or args.encoder != "pocket":
-                command += ["--encoder", args.encoder]
+            command = ["train.py", "--name", f"{home}/{name}", "--encoder", args.encoder]
             if args.on == "sib200" and not is_cross:
                 command += SIB200
             if not is_cross:

@@ -120,6 +120,9 @@ class Labels:
         self.matrix = (self.weight[..., None] * words).sum(1)                       # (C, D)
         self.bias = (self.weight * encoder.head.bias[self.ids].float()).sum(1)      # (C,)
 
+    def read(self):
+        """Nothing to do, as in Verbalizer."""
+
     def scores(self, h):
         """Ours: h (B, D) -> (B, C)"""
         return h @ self.matrix.T + self.bias

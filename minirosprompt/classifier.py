@@ -4,6 +4,8 @@
     classifier = Classifier(encoder, tokenizer, {"sports": ["sports"], "food": ["food"]})
     classifier.score([Example("Der Torwart hielt den Ball.")])      # (1, 2): one score a class
 """
+import copy
+
 import torch
 import torch.nn as nn
 from tqdm import tqdm
@@ -11,11 +13,11 @@ from tqdm import tqdm
 from . import UserError
 from .data import Example, length_buckets
 from .io.runtime import shard
-from .io.settings import default_settings
+from .io.settings import complete, default_settings
 from .io.weights import TOKENIZER_FILE, encoder_folder
 from .prompt import TOKENS_AT_ONCE, PromptedEncoder, Template, pad
 from .tokenizer import Tokenizer
-from .verbalizer import Verbalizer
+from .verbalizer import StateVerbalizer, Verbalizer
 from .xlmr import XLMR
 
 
@@ -39,14 +41,21 @@ class Classifier(nn.Module):
         prompt: (P, D), or None for the hard prompt of the settings. Raises UserError.
         """
         super().__init__()
-        self.settings = s = settings or default_settings()
+        self.settings = s = copy.copy(settings or default_settings())
+        complete(s, encoder)
+        pooling = "head" if s.verbalizer == "words" else s.pooling
         # A hard prompt is words, a soft one so many vectors; the template is the same.
         words_or_P = s.hard_prompt if prompt is None else prompt.shape[-2]
-        self.template = Template(s.template, tokenizer, words_or_P, encoder.config.max_tokens)
-        self.model = PromptedEncoder(encoder, tokenizer.mask, prompt)
+        self.template = Template(s.template, tokenizer, words_or_P, encoder.config.max_tokens,
+                                 needs_mask=pooling != "mean")
+        self.model = PromptedEncoder(encoder, tokenizer.mask, prompt, pooling)
         self.model.to(encoder.word.weight.device)
         # Only here do class names come in. Other names, another Classifier; the prompt stays.
-        self.verbalizer = Verbalizer(encoder, tokenizer, label_words, s.k, s.combine)
+        if s.verbalizer == "words":
+            self.verbalizer = Verbalizer(encoder, tokenizer, label_words, s.k, s.combine)
+        else:
+            self.verbalizer = StateVerbalizer(self.model, self.template, label_words,
+                                              s.temperature, s.combine)
         self.classes = list(label_words)
         assert self.verbalizer.classes == self.classes  # whoever reads scores goes by this order
         self.offset = torch.zeros(len(self.classes))                                # (C,)
@@ -62,7 +71,8 @@ class Classifier(nn.Module):
 
     def forward(self, sequences):
         """Sequences of encode -> scores (B, C), with gradients for the prompt."""
-        h = self.model.read(sequences)                                                   # (B, D)
+        self.verbalizer.read()
+        h = self.model.read(sequences)                                              # (B, D)
         return self.verbalizer.scores(h)                                            # (B, C)
 
     def score(self, examples, progress=None):
@@ -102,6 +112,7 @@ def score_sequences(model, verbalizer, sequences, progress=None):
     device = model.encoder.word.weight.device
     scores = torch.zeros(len(sequences), len(verbalizer.classes))                        # (N, C)
     # By length, or half of what is computed would be padding.
+    verbalizer.read()
     buckets = length_buckets(sequences, TOKENS_AT_ONCE[device.type])
     bar = tqdm(total=len(sequences), desc=progress, unit="text", disable=progress is None, delay=1)
     with bar:

@@ -59,11 +59,13 @@ def load_split(name_or_path, split):
     return examples
 
 
-def load_label_words(path, classes=None, languages=None):
+def load_label_words(path, classes=None, languages=None, first=None):
     """{class: [label words]}, of some classes and languages or (None) of all.
 
-    path: a labels.json, or what --data takes. Raises UserError for a class without a word.
+    path: a labels.json, or what --data takes; languages: names, or ["all"]; first: so many words
+    a class and language. Raises UserError for a class without a word.
     """
+    languages = None if languages == ["all"] else languages
     if Path(path).suffix != ".json":
         path = data_folder(path) / "labels.json"
     table = {clean(label): by_lang for label, by_lang in read_json(path).items()}
@@ -75,9 +77,9 @@ def load_label_words(path, classes=None, languages=None):
         label_words[label] = []
         for lang, words in by_lang.items():
             if languages is None or lang in languages:
-                label_words[label] += [clean(word) for word in words]
+                label_words[label] += [clean(word) for word in words[:first]]
         if not label_words[label]:
-            where = f" in {', '.join(languages)}" if languages else ""
+            where = f" in {', '.join(languages)}: see --label-languages" if languages else ""
             raise UserError(f"{path}: {label!r} has no label word{where}")
     return label_words
 
@@ -165,6 +167,13 @@ def groups_of(examples, columns):
 
 # ---- batches -------------------------------------------------------------------------------------
 
+def draw_batch(sampler, groups, size, seed, step):
+    """Indices of a batch. sampler: "balanced" or "natural"; groups: each text's, 0 .. G-1."""
+    if sampler == "natural":
+        return natural_batch(len(groups), size, seed, step)
+    return balanced_batch(groups, max(groups) + 1, size, seed, step)
+
+
 def balanced_batch(groups, G, size, seed, step):
     """Indices of a batch with size / G members of each group.
 
@@ -184,6 +193,12 @@ def balanced_batch(groups, G, size, seed, step):
         else:  # a small group's texts come twice
             batch += rng.choices(members[g], k=n)
     return batch
+
+
+def natural_batch(n, size, seed, step):
+    """Indices of a batch of n texts, as they come: a large group fills most of it."""
+    rng = random.Random(f"{seed} {step}")
+    return rng.sample(range(n), size) if size <= n else rng.choices(range(n), k=size)
 
 
 def length_buckets(sequences, budget):

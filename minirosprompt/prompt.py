@@ -27,7 +27,7 @@ class Template:
     {placeholders} is tokenised on its own, as XLM-R does around special tokens.
     """
 
-    def __init__(self, pattern, tokenizer, prompt, max_tokens):
+    def __init__(self, pattern, tokenizer, prompt, max_tokens, needs_mask=True):
         """prompt: number of soft prompt vectors P (int), or the words of a hard prompt (str).
 
         Raises UserError if a placeholder is missing, doubled or unknown, or if nothing is left for
@@ -39,7 +39,7 @@ class Template:
                 raise UserError(f"--template {pattern!r}: unknown placeholder {name}; "
                                 "use {prompt}, {text}, {mask}")
         for name in PLACEHOLDERS:
-            optional = name == "{prompt}" and not prompt
+            optional = name == "{prompt}" and not prompt or name == "{mask}" and not needs_mask
             if parts.count(name) > 1 or parts.count(name) == 0 and not optional:
                 raise UserError(f"--template {pattern!r}: {name} must occur once")
         if isinstance(prompt, int) and prompt > max_tokens:
@@ -87,12 +87,13 @@ def pad(sequences, device="cpu"):
 
 
 class PromptedEncoder(nn.Module):
-    """A frozen encoder that reads prompt vectors as if they were words.
+    """A frozen encoder that reads prompt vectors as if they were words, and answers with a state.
 
-    It answers with its state at the mask.
+    Which state, says `pooling`: "head", the masked-LM head's at the mask; "mask", the encoder's at
+    the mask; "mean", the mean of the encoder's over all tokens, which is what e5 was trained for.
     """
 
-    def __init__(self, encoder, mask_id, prompt=None):
+    def __init__(self, encoder, mask_id, prompt=None, pooling="head"):
         """prompt: (P, D), or None (a hard prompt needs no vectors). Raises UserError."""
         super().__init__()
         # Of a prompt with more dimensions `embed` would read the first P vectors and no more. A
@@ -100,6 +101,7 @@ class PromptedEncoder(nn.Module):
         if prompt is not None and prompt.ndim != 2:
             raise UserError(f"the prompt has the shape {tuple(prompt.shape)}; this code knows no "
                             "other than (P, D)")
+        self.pooling = pooling
         # Frozen once more, here where it matters: whoever made the encoder may have forgotten.
         self.encoder = encoder.requires_grad_(False).eval()
         self.mask_id = mask_id
@@ -123,13 +125,21 @@ class PromptedEncoder(nn.Module):
     def forward(self, input_ids):
         """input_ids: (B, T) from Template.encode and pad -> h (B, D), float32.
 
-        h is what the verbalizer reads: the head's state at the mask.
+        h is the state that the verbalizer reads.
         """
-        mask_position = (input_ids == self.mask_id).int().argmax(1)                 # (B,)
         inputs_embeds = self.embed(input_ids)                                       # (B, T, D)
-        x = self.encoder(inputs_embeds, input_ids != PAD, at=mask_position)         # (B, D)
+        attention_mask = input_ids != PAD                                           # (B, T)
+        if self.pooling == "mean":
+            x = self.encoder(inputs_embeds, attention_mask)                         # (B, T, D)
+            x = x.float() * attention_mask[..., None]  # bfloat16 would lose the sum's last bits
+            h = x.sum(1) / attention_mask.sum(1, keepdim=True)                      # (B, D)
+        else:
+            mask_position = (input_ids == self.mask_id).int().argmax(1)             # (B,)
+            h = self.encoder(inputs_embeds, attention_mask, at=mask_position)       # (B, D)
+            if self.pooling == "head":
+                h = self.encoder.head_hidden(h)
         # Scores are computed in float32, whatever the encoder's dtype.
-        return self.encoder.head_hidden(x).float()
+        return h.float()
 
     def read(self, sequences):
         """Lists of ids, from Template.encode -> h (N, D), in their order.

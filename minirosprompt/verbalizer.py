@@ -42,6 +42,15 @@ def nearest(b, E, k, tokenizer):
     return torch.cat(similarity), torch.cat(ids)
 
 
+def best_word(scores, owner, C):
+    """scores of words (B, W), owner (W,): a word's class -> (B, C), the best of a class's words.
+
+    It speaks for the class, in whatever language; and only that word learns.
+    """
+    empty = scores.new_full((len(scores), C), -torch.inf)                           # (B, C)
+    return empty.scatter_reduce(1, owner.expand_as(scores), scores, "amax")
+
+
 class Verbalizer:
     """Scores classes from the mask's state h.
 
@@ -94,11 +103,66 @@ class Verbalizer:
             found = [(tokenizer.piece(j), weight) for j, weight in zip(js, ws)]
             self.neighbours.append((self.classes[c], word, found))
 
+    def read(self):
+        """Nothing to do: label words are vectors of the embedding, whatever the prompt."""
+
     def scores(self, h):
         """h: (B, D) -> (B, C)."""
         scores = h @ self.weight.T + self.bias                          # (B, W), or (B, C) for mean
         if self.combine == "mean":
             return scores
-        # A class's best word speaks for it: in whatever language, and only that one learns.
-        empty = scores.new_full((len(h), len(self.classes)), -torch.inf)                # (B, C)
-        return empty.scatter_reduce(1, self.owner.expand_as(scores), scores, "amax")
+        return best_word(scores, self.owner, len(self.classes))
+
+
+class StateVerbalizer:
+    """A class is the encoder's own answer to its name, read under the same prompt as the texts.
+
+        r_c = normalise(mean over the class's label words of normalise(state(word)))
+        score = cos(state(text), r_c) / temperature
+
+    Nothing in it is trained, but gradients reach the prompt through both sides. It needs no
+    masked-LM head. The form is that of contrastive zero-shot classifiers (CLIP, Radford et al.,
+    ICML 2021), with one encoder for both sides.
+    """
+
+    def __init__(self, model, template, label_words, temperature=0.05, combine="mean"):
+        """model: PromptedEncoder; template: the texts'; label_words: {class: [word, ...]}.
+
+        combine: "mean" as above, or "max": the best of a class's words scores for it.
+        """
+        self.classes = list(label_words)
+        self.model = model
+        self.temperature = temperature
+        self.combine = combine
+        words = []
+        owner = []
+        for c, (label, of_class) in enumerate(label_words.items()):
+            if not of_class:
+                raise UserError("every class needs at least one label word")
+            for word in dict.fromkeys(of_class):
+                if not template.tokenizer.encode(word):
+                    raise UserError(f"class {label!r}: the label word {word!r} has no tokens")
+                words.append(word)
+                owner.append(c)
+        self.sequences = template.encode(words)                                     # W lists of ids
+        self.owner = torch.tensor(owner, device=model.encoder.word.weight.device)   # (W,)
+
+    @property
+    def neighbours(self):
+        raise UserError("--show-neighbours: only of --verbalizer words: name such a --run")
+
+    def read(self):
+        """Reads the label words under the prompt as it is now. Once a step; once for scoring."""
+        weight = F.normalize(self.model.read(self.sequences), dim=1)                # (W, D)
+        if self.combine == "mean":
+            share = F.one_hot(self.owner).T.float()                                 # (C, W)
+            weight = F.normalize(share @ weight, dim=1)                             # (C, D)
+        self.weight = weight
+
+    def scores(self, h):
+        """h: (B, D) -> (B, C). read() comes before."""
+        cosine = F.normalize(h, dim=1) @ self.weight.T                  # (B, W), or (B, C) for mean
+        scores = cosine / self.temperature
+        if self.combine == "mean":
+            return scores
+        return best_word(scores, self.owner, len(self.classes))

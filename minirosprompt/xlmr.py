@@ -1,5 +1,8 @@
 """XLM-R (Conneau et al. 2020), block by block: a post-LN Transformer encoder, a masked-LM head.
 
+Its kin, too: encoders without the head, and BERT's layout with XLM-R's vocabulary, which differs in
+nothing but its numbers (multilingual-e5-small, say; io/weights.py brings them into this shape).
+
 Two shortcuts that a prompt-tuner can afford, both exact: `forward(..., at=positions)` computes the
 last layer's query, output projection and FFN for one position a text only, and `head_hidden` stops
 before the product with V word vectors.
@@ -28,6 +31,8 @@ class Config:
     ffn: int = 3072
     positions: int = 514
     eps: float = 1e-5
+    token_types: int = 1
+    head: bool = True           # has it a masked-LM head?
 
     @property
     def max_tokens(self):
@@ -91,11 +96,12 @@ class XLMR(nn.Module):
         self.config = c = config
         self.word = nn.Embedding(c.vocab_size, c.width)
         self.position = nn.Embedding(c.positions, c.width)
-        # BERT tells two sentences apart by their token type. XLM-R has one: in effect a bias.
-        self.token_type = nn.Embedding(1, c.width)
+        # BERT tells two sentences apart by their token type. XLM-R has one, and a single text is
+        # of type 0 in BERT as well: in effect a bias.
+        self.token_type = nn.Embedding(c.token_types, c.width)
         self.embed_norm = nn.LayerNorm(c.width, c.eps)
         self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
-        self.head = Head(c)
+        self.head = Head(c) if c.head else None
 
     @staticmethod
     def from_pretrained(name_or_path, device="cpu", dtype=torch.float32):

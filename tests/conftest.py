@@ -3,9 +3,12 @@ import contextlib
 import importlib.util
 import io
 import json
+import os
 import random
 import re
 import runpy
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +70,29 @@ def refused(done, words):
     assert len(lines) == 1 and words in lines[0], (done.stdout, done.stderr)
 
 
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """No test reaches further than this machine, whatever its author forgot.
+
+    Neither pip and the hub's code, nor a connection that the test's own process opens.
+    """
+    for name in list(os.environ):
+        if name.startswith("PIP_"):
+            monkeypatch.delenv(name)
+    # An empty PIP_FIND_LINKS would not do: pip then goes by its configuration file.
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    connect = socket.socket.connect
+
+    def connect_here(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            assert address[0] in ("localhost", "127.0.0.1", "::1"), f"a test calls {address}"
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """Folder of a tiny random encoder: 2 layers, width 32, its own SentencePiece model."""
@@ -88,6 +114,18 @@ def tiny(tmp_path_factory):
     tokenizer = Tokenizer(folder / TOKENIZER_FILE)
     config = Config(tokenizer.vocab_size, width=32, layers=2, heads=4, ffn=64, positions=66)
     save_encoder(folder, random_encoder(config), torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def headless(tiny, tmp_path_factory):
+    """Folder of the tiny encoder without its masked-LM head."""
+    folder = tmp_path_factory.mktemp("headless")
+    encoder = XLMR.from_pretrained(tiny)
+    without = XLMR(Config(**vars(encoder.config) | {"head": False}))
+    without.load_state_dict(encoder.state_dict(), strict=False)
+    save_encoder(folder, without, torch.float32)
+    shutil.copy(tiny / TOKENIZER_FILE, folder)
     return folder
 
 

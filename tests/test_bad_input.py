@@ -3,6 +3,7 @@
 A wrong value ends with exit status 2 and one line that names the flag or the file; no traceback.
 """
 import csv
+import io
 import itertools
 import json
 import re
@@ -17,8 +18,9 @@ from conftest import ROOT, refused
 DATA_SETS = ["sib200", "dbpedia14", "agnews", "mtop", "massive", "masakhanews", "taxi1500"]
 SEVERAL_LANGUAGES = ["sib200", "mtop", "massive", "masakhanews"]
 NOT_SCRIPTS = ["common", "packed", "sources", "world", "__init__"]  # modules that scripts share
-# script: [(flags, what the line must say)]. TINY and COLOURS are the tests' encoder and data, RUN
-# is a finished run of theirs, TEXTS are sources of pretraining text.
+# script: [(flags, what the line must say)]. TINY and COLOURS are the tests' encoder and data,
+# HEADLESS is the encoder without its masked-LM head, RUN a finished run of theirs, LISTS are lists
+# of labels, TEXTS sources of pretraining text. Standard input is empty.
 BAD = {
     "train.py": [
         ("--encoder nowhere", 'nowhere: not "pocket", nor a folder'),
@@ -53,6 +55,23 @@ BAD = {
         ("--k 100000", "--k 100000: the vocabulary has"),
         ("--k -1", "argument --k"),
         ("--combine sum", "argument --combine: invalid choice"),
+        ("--label-words 0", "argument --label-words: '0' is not a whole number from 1"),
+        ("--label-words red", "argument --label-words: 'red' is not a whole number from 1"),
+        ("--verbalizer vectors", "argument --verbalizer: invalid choice: 'vectors'"),
+        ("--encoder HEADLESS --verbalizer words", "--verbalizer words: HEADLESS has no masked-LM"),
+        ("--encoder HEADLESS", "labels.json: 'blue' has no label word in eng_Latn: see --label-"),
+        (
+            "--encoder HEADLESS --label-languages all --template {text}",
+            "--template '{text}': {prompt} must occur once",
+        ),
+        ("--pooling max", "argument --pooling: invalid choice: 'max'"),
+        (
+            "--encoder HEADLESS --label-languages all --pooling mask",
+            "--template '{prompt} {text}': {mask} must occur once",
+        ),
+        ("--temperature 0", "argument --temperature: '0'"),
+        ("--temperature -1", "argument --temperature: '-1'"),
+        ("--temperature nan", "argument --temperature: 'nan'"),
         ("--calibration yes", "argument --calibration: invalid choice"),
         ("--stacking -1", "argument --stacking: '-1' is not a number from 0"),
         ("--stacking nan", "argument --stacking: 'nan' is not a number from 0"),
@@ -66,6 +85,7 @@ BAD = {
         ("--seeds 9223372036854775808", "argument --seeds"),
         ("--steps 0", "argument --steps"),
         ("--batch-size 0", "argument --batch-size"),
+        ("--sampler random", "argument --sampler: invalid choice: 'random'"),
         ("--lr fast", "argument --lr: 'fast' is not a number from 0"),
         ("--select-every 0", "argument --select-every"),
         ("--split train", "argument --split: invalid choice: 'train'"),
@@ -83,16 +103,37 @@ BAD = {
         ("--encoder nowhere", 'nowhere: not "pocket"'),
         ("--device tpu", "argument --device"),
         ("--dtype float16", "argument --dtype"),
-        ("--show-neighbours --labels none.json", "none.json: No such file"),
+        ("--run runs/one --show-neighbours --labels none.json", "none.json: No such file"),
         ("--data nowhere", "nowhere/labels.json: No such file"),
         ("--languages aa,zz", "--languages: zz not in"),
         ("--split all", "argument --split: invalid choice: 'all'"),
         ("--calibration yes", "argument --calibration"),
         ("--stacking -1", "argument --stacking"),
         ("--out COLOURS/labels.json", "labels.json is a file, not a folder"),
-        ("--labels a,b", "--labels: give the texts to classify with --text or --input"),
-        ("--labels , --text x", "--labels: at least one name is needed"),
-        ("--labels COLOURS/labels.json --input none.txt", "none.txt: No such file"),
+        ("--run runs/one --labels a,b", "--labels: give the texts to classify with --text or"),
+        ("--labels , --text x", "argument --labels: at least one name is needed"),
+        ("--labels= --text x", "argument --labels: at least one name is needed"),
+        ("--labels", "argument --labels: expected one argument"),
+        ("--labels a,b --text x --encoder HEADLESS", "--run: no prompt ships for HEADLESS"),
+        ("--run runs/one --labels none.txt --text x", "none.txt: No such file"),
+        (
+            "--run runs/one --labels LISTS/doubled.txt --text x",
+            "LISTS/doubled.txt: line 3: 'red' is there twice",
+        ),
+        (
+            "--run runs/one --labels LISTS/nameless.tsv --text x",
+            "LISTS/nameless.tsv: line 2: no class before the colon",
+        ),
+        ("--run runs/one --labels LISTS/empty.txt --text x", "LISTS/empty.txt: no class in it"),
+        ("--run runs/one --labels LISTS/latin1.txt --text x", "LISTS/latin1.txt: not UTF-8"),
+        (
+            "--run runs/one --labels LISTS/invisible.txt --text x",
+            "class 'blue': the label word '\\u200b' has no tokens",
+        ),
+        ("--run runs/one --labels COLOURS/labels.json --input none.txt", "none.txt: No such file"),
+        ("--run runs/one --labels a,b --input -", "--input -: no text in it"),
+        ("--input -", "--input -: no text in it"),
+        ("--format csv", "argument --format: invalid choice: 'csv'"),
         ("--input TINY/model.safetensors", "TINY/model.safetensors: not UTF-8 (byte"),
         ("--input COLOURS", "Is a directory"),
         ("--text", "argument --text: expected one argument"),
@@ -171,6 +212,9 @@ BAD = {
         ("nowhere", "nor a name such as xlm-roberta-base"),
         ("COLOURS", "colours0/sentencepiece.bpe.model: no such file"),
         ("--name x", "unrecognized arguments: --name"),
+        ("multilingual-e5-small --from disk", "argument --from: invalid choice: 'disk'"),
+        ("xlm-roberta-base --from index", "--from index: only of multilingual-e5-small"),
+        ("multilingual-e5-small --from hub", "HF_HUB_OFFLINE forbids to download it"),
     ],
 }
 for name in DATA_SETS:
@@ -204,10 +248,23 @@ def finished(tiny, colours, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def lists(tmp_path_factory):
+    """A folder of lists of labels, none of which will do."""
+    folder = tmp_path_factory.mktemp("lists")
+    (folder / "doubled.txt").write_text("red\nblue: sky\nred : rose\n")
+    (folder / "nameless.tsv").write_text("red\trose\n\tsky\n")
+    (folder / "empty.txt").write_text("\n  \n")
+    (folder / "latin1.txt").write_bytes(b"caf\xe9\n")
+    (folder / "invisible.txt").write_text("red\nblue: \u200b\n", encoding="utf-8")
+    return folder
+
+
 @pytest.fixture()
-def fill(finished, tiny, colours, folder_of_texts):
+def fill(finished, tiny, headless, colours, lists, folder_of_texts):
     """fill(text): a flag, or what is said of it, with the table's folders filled in."""
-    names = {"TEXTS": folder_of_texts, "TINY": tiny, "COLOURS": colours, "RUN": "one"}
+    names = {"TEXTS": folder_of_texts, "TINY": tiny, "HEADLESS": headless, "COLOURS": colours,
+             "LISTS": lists, "RUN": "one"}
 
     def fill(text):
         for name, value in names.items():
@@ -220,6 +277,7 @@ def fill(finished, tiny, colours, folder_of_texts):
 @pytest.mark.parametrize("script, flags, words", CASES, ids=IDS)
 def test_bad_input(script, flags, words, run_script, fill, finished, tiny, colours, monkeypatch):
     monkeypatch.chdir(finished)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     argv = [fill(flag) for flag in flags.split()]
     if script == "train.py" and not flags.startswith("--resume"):
         good = ["--encoder", tiny, "--data", colours, *TRAIN, "--shots", 4, "--steps", 4]
@@ -280,7 +338,7 @@ def test_strange_texts(name, run_script, finished, monkeypatch):
     And a neighbour in the batch changes nothing.
     """
     monkeypatch.chdir(finished)
-    flags = ["--labels", "red,blue", "--text", "sky sea"]
+    flags = ["--run", "runs/one", "--labels", "red,blue", "--text", "sky sea"]
     done = run_script("eval.py", *flags, "--text", TEXTS[name])
     assert done.returncode == 0, done.stderr
     among, strange = table(done.stdout)
@@ -296,20 +354,21 @@ def test_files_with_crlf_bom_and_strange_bytes(run_script, finished, tmp_path, m
     labels = {"warm \ud800": {"aa": ["red \udcff"]}, "cold": {"aa": ["blue"]}}
     (tmp_path / "labels.json").write_text(json.dumps(labels))
     monkeypatch.chdir(finished)
-    flags = ["--labels", "red,blue", "--input"]
+    run = ["--run", "runs/one"]
+    flags = [*run, "--labels", "red,blue", "--input"]
     done = run_script("eval.py", *flags, tmp_path / "texts.txt")
     texts = [line.split("\t")[0] for line in done.stdout.split("\n")[:-1]]
     assert texts == ["text", "apple rose", "", "sky\u2028sea"], done.stderr
     refused(run_script("eval.py", *flags, tmp_path / "bad.txt"), "bad.txt: not UTF-8")
     refused(run_script("eval.py", *flags, tmp_path / "empty.txt"), "empty.txt: no text in it")
-    done = run_script("eval.py", "--labels", tmp_path / "labels.json", "--text", "apple")
+    done = run_script("eval.py", *run, "--labels", tmp_path / "labels.json", "--text", "apple")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "text\tclass\twarm ?\tcold", done.stderr
 
 
 def test_head_may_stop_reading(finished, tmp_path):
     (tmp_path / "texts.txt").write_text("apple rose\n" * 5000)
-    classify = f"{ROOT}/eval.py --labels red,blue --input {tmp_path}/texts.txt"
+    classify = f"{ROOT}/eval.py --run runs/one --labels red,blue --input {tmp_path}/texts.txt"
     command = f"{sys.executable} {classify} | head -1"
     done = subprocess.run(["bash", "-c", command], cwd=finished, capture_output=True, text=True)
     assert done.stdout == "text\tclass\tred\tblue\n", done.stderr

@@ -1,6 +1,7 @@
 """Reading TSV files and label words; few-shot samples, groups, batches, buckets."""
 import itertools
 import json
+import random
 from collections import Counter
 
 import pytest
@@ -9,11 +10,13 @@ from minirosprompt import UserError
 from minirosprompt.data import (
     Example,
     balanced_batch,
+    draw_batch,
     few_shot,
     groups_of,
     length_buckets,
     load_label_words,
     load_split,
+    natural_batch,
     read_examples,
 )
 
@@ -71,6 +74,9 @@ def test_label_words(tmp_path):
     path.write_text(json.dumps({"x": {"aa": ["one", "uno"], "bb": ["un"]}}))
     assert load_label_words(path) == {"x": ["one", "uno", "un"]}
     assert load_label_words(path, None, ["bb"]) == {"x": ["un"]}
+    assert load_label_words(path, first=1) == {"x": ["one", "un"]}  # of each language
+    assert load_label_words(path, None, ["aa"], first=1) == {"x": ["one"]}
+    assert load_label_words(path, first=9) == load_label_words(path)
     with pytest.raises(UserError, match="'x' has no label word in cc"):
         load_label_words(path, ["x"], ["cc"])
     for bad in ("[]", "{", '{"x": ["one"]}', '{"x": {"aa": "one"}}', '{"x": {"aa": [""]}}'):
@@ -113,6 +119,43 @@ def test_balanced_batches():
     few = [balanced_batch(groups, 3, 2, seed=0, step=s) for s in range(30)]
     assert all(len(b) == 2 for b in few)
     assert {groups[i] for i in sum(few, [])} == {0, 1, 2}
+
+
+def test_natural_batches():
+    batch = natural_batch(26, 12, seed=0, step=7)
+    assert len(set(batch)) == 12  # without replacement where there are enough
+    assert set(batch) <= set(range(26))
+    assert batch == natural_batch(26, 12, seed=0, step=7)
+    assert batch != natural_batch(26, 12, seed=0, step=8)
+    assert batch != natural_batch(26, 12, seed=1, step=7)
+    assert sorted(natural_batch(12, 12, seed=0, step=0)) == list(range(12))
+    few = natural_batch(3, 12, seed=0, step=0)
+    assert len(few) == 12
+    assert set(few) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("sampler", ["balanced", "natural"])
+def test_a_batch_is_a_pure_function_of_seed_and_step(sampler):
+    groups = [0] * 20 + [1] * 5 + [2] * 1
+    drawn = []
+    for step in range(6):
+        random.seed(step)  # a generator that others use changes nothing
+        drawn.append(draw_batch(sampler, groups, 8, 3, step))
+    for step in (5, 0, 3):  # nor does what was drawn before
+        assert draw_batch(sampler, groups, 8, 3, step) == drawn[step]
+    assert len({tuple(batch) for batch in drawn}) == 6
+    assert all(len(batch) == 8 for batch in drawn)
+
+
+def test_balanced_fills_a_batch_with_each_group_alike_and_natural_as_texts_come():
+    groups = [0] * 90 + [1] * 10
+    share = {"balanced": 0, "natural": 0}
+    for sampler in share:
+        for step in range(200):
+            batch = draw_batch(sampler, groups, 10, 0, step)
+            share[sampler] += sum(groups[i] == 0 for i in batch) / (200 * 10)
+    assert share["balanced"] == pytest.approx(0.5)
+    assert share["natural"] == pytest.approx(0.9, abs=0.03)
 
 
 def test_length_buckets_hold_every_row_once_within_the_budget():

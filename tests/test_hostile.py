@@ -36,10 +36,14 @@ SETTINGS = {
     "seen": ["a"],
     "source": ["eng_Latn"],
     "label_languages": None,
+    "label_words": 2,
+    "verbalizer": "words",
     "template": "{prompt} {text} {mask}",
     "hard_prompt": "x",
     "k": 1,
     "combine": "max",
+    "pooling": "mean",
+    "temperature": 0.05,
     "calibration": "none",
     "stacking": 0.0,
 }
@@ -209,9 +213,10 @@ def test_prompt_files(tries, tmp_path, tiny):
             assert "train anew" in str(error)
             assert "\n" not in str(error)
             return
-        if came is None:  # not given: these flags have no default
-            assert name in ("classes", "label_languages")
-        elif name == "stacking":
+        if came is None:  # not given: these have no default, or one that follows from others
+            follow = ("verbalizer", "label_words", "template", "hard_prompt", "combine")
+            assert name in ("classes", "label_languages", *follow)
+        elif name in ("stacking", "temperature"):
             assert type(came) in (int, float)
         elif name == "label_languages":
             assert all(type(one) is str for one in came)

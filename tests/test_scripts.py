@@ -103,7 +103,7 @@ def test_ablations_run_only_what_is_not_there(run_script, tmp_path):
     assert "| `--init vocab` | 20.0 ±1.0 | 20.0 ±1.0" in done.stdout
     assert done.stdout.count("\n|") == 5
     commands = run_script("benchmarks/ablations.py", "--only", "eta", "--dry-run").stdout
-    assert "python train.py --name ablations/eta-1 --eta 0.1\n" in commands
+    assert "python train.py --name ablations/eta-1 --encoder pocket --eta 0.1\n" in commands
 
 
 def write(run, results):
@@ -155,8 +155,9 @@ def test_probe_finds_the_best_weights_and_reads_no_padding(run_script, encoder, 
 def test_classify_own_texts_into_own_classes(train, run_script, tmp_path):
     assert train("--name", "one", "--objective", "group-dro").returncode == 0
     (tmp_path / "texts.txt").write_text("apple rose\n\nsnow <mask> milk </s>\n", encoding="utf-8")
+    run = ["--run", "runs/one"]
     flags = ["--labels", "red,white,made up", "--text", "sky 你好\ttab", "--input", "texts.txt"]
-    done = run_script("eval.py", *flags)
+    done = run_script("eval.py", *run, *flags)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(done.stdout.splitlines(), delimiter="\t"))
     texts = ["sky 你好\ttab", "apple rose", "", "snow <mask> milk </s>"]
@@ -170,9 +171,9 @@ def test_classify_own_texts_into_own_classes(train, run_script, tmp_path):
     path = "runs/one/soft-group-dro-0/prompt.safetensors"
     done = run_script("eval.py", "--labels", "labels.json", "--text", "apple", "--run", path)
     assert done.stdout.splitlines()[0] == "text\tclass\twarm\tcold", done.stderr
-    neighbours = run_script("eval.py", "--labels", "red", "--show-neighbours").stdout.splitlines()
-    assert len(neighbours) == 1
-    assert neighbours[0].startswith("red\tred\t▁red ")
+    neighbours = run_script("eval.py", *run, "--labels", "red", "--show-neighbours").stdout
+    assert neighbours.count("\n") == 1
+    assert neighbours.startswith("red\tred\t▁red ")
 
 
 @pytest.mark.parametrize(
@@ -219,13 +220,13 @@ def test_eval_refuses(train, run_script, tiny, tmp_path):
     assert train("--name", "one", "--steps", 2, "--objective", "erm").returncode == 0
     refused(train("--name", "one"), "runs/one exists")
     refused(run_script("eval.py", "--encoder", "pocket"), "trained for another encoder")
-    refused(run_script("eval.py", "--labels", "a,b"), "--text or --input")
-    refused(run_script("eval.py", "--labels", "a,b", "--input", "none.txt"), "none.txt")
+    labels = ["--run", "runs/one", "--labels", "a,b"]
+    refused(run_script("eval.py", *labels), "--text or --input")
+    refused(run_script("eval.py", *labels, "--input", "none.txt"), "none.txt")
     refused(run_script("eval.py", "--run", "runs/two"), "runs/two")
     refused(run_script("eval.py", "--languages", "aa,zz"), "--languages: zz not in")
     (tmp_path / "latin1.txt").write_bytes(b"caf\xe9\n")
-    done = run_script("eval.py", "--labels", "a,b", "--input", "latin1.txt")
-    refused(done, "latin1.txt: not UTF-8")
+    refused(run_script("eval.py", *labels, "--input", "latin1.txt"), "latin1.txt: not UTF-8")
     (tmp_path / "runs/one/config.json").write_text('{"epochs": 3}')
     refused(run_script("train.py", "--resume", "runs/one"), "another version")
     refused(run_script("eval.py", "--data", "nowhere"), "nowhere")

@@ -49,6 +49,7 @@ OLD_CONFIG = {
 # The settings among them that lie in a prompt's file, too.
 OF_PROMPT = ["encoder", "data", "classes", "seen", "source", "label_languages", "template"]
 OF_PROMPT += ["hard_prompt", "k", "combine", "calibration", "stacking"]
+TRAINED = {"seen": ["red"], "source": ["aa"]}  # train.py always fills these in
 
 
 @pytest.fixture()
@@ -121,6 +122,73 @@ def test_flags_that_are_not_there_yet_or_any_more(parser):
             check_settings(parser, good | unknown, "config.json")
 
 
+# ---- defaults that follow from the verbalizer ----------------------------------------------------
+
+@pytest.mark.parametrize("verbalizer", list(settings.RECIPES))
+def test_saved_settings_are_those_of_training(encoder, tmp_path, verbalizer):
+    """A later version's recipe cannot change what a prompt was trained with."""
+    trained = settings.default_settings(verbalizer=verbalizer, **TRAINED)
+    settings.complete(trained, encoder)
+    for flag, value in settings.RECIPES[verbalizer].items():
+        if flag in ("steps", "lr", "seeds"):  # train.py's alone
+            assert flag not in trained
+        else:
+            assert getattr(trained, flag) == value
+    saved = settings.settings_of(trained)
+    save_prompt(tmp_path / "prompt", torch.zeros(2, 32), encoder, "soft-erm", 0, saved)
+    again = settings.read_settings(tmp_path / "prompt")
+    assert again == trained
+    settings.complete(again, encoder)
+    assert again == trained
+
+
+@pytest.mark.parametrize("verbalizer", list(settings.RECIPES))
+def test_what_is_given_stays(encoder, verbalizer):
+    given = {"template": "{text} {mask} {prompt}", "hard_prompt": "", "combine": "max",
+             "label_languages": ["aa"], "label_words": 5, "steps": 3, "lr": 0.0, "seeds": [4]}
+    assert given.keys() == settings.RECIPES[verbalizer].keys()
+    args = settings.default_settings(verbalizer=verbalizer, **given)
+    settings.complete(args, encoder)
+    assert {flag: getattr(args, flag) for flag in given} == given
+
+
+def test_the_help_says_which_default_follows_from_what(run_script):
+    printed = " ".join(run_script("train.py", "--help").stdout.split())
+    for flag in settings.RECIPES["words"]:
+        assert f"--{flag.replace('_', '-')} " in printed
+        assert settings.default_of(flag) in printed, flag
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_train_py_saves_the_recipe_and_resumes_with_it(
+        head, run_script, tiny, headless, colours, tmp_path, monkeypatch):
+    name = "words" if head else "states"
+    # The real one would take longer, and the colours have no English.
+    for flag, value in (("steps", 3), ("seeds", [0]), ("label_languages", ["aa", "bb"])):
+        monkeypatch.setitem(settings.RECIPES[name], flag, value)
+    done = run_script("train.py", "--encoder", tiny if head else headless, "--data", colours,
+                      "--source", "aa,bb", "--seen", "red,blue,green", "--objective", "erm",
+                      "--name", "x")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "runs/x/config.json").read_text())
+    of_run = {"verbalizer": name} | settings.RECIPES[name]
+    assert {flag: config[flag] for flag in of_run} == of_run
+    path = tmp_path / "runs/x/soft-erm-0/prompt.safetensors"
+    saved = load_prompt(path)[1]["settings"]
+    assert saved == {flag: config[flag] for flag in saved}
+    assert saved["verbalizer"] == name
+    # The recipe is changed; the run goes on under its own settings.
+    for flag, value in (("steps", 5), ("lr", 1.0), ("template", "{text} {mask} {prompt}")):
+        monkeypatch.setitem(settings.RECIPES[name], flag, value)
+    prompt = path.read_bytes()
+    path.unlink()
+    (path.parent / "last.pt").unlink()
+    done = run_script("train.py", "--resume", "runs/x")
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes() == prompt
+    assert json.loads((tmp_path / "runs/x/config.json").read_text()) == config
+
+
 # ---- a flag of a fork ----------------------------------------------------------------------------
 
 FLAGS = ["--source", "aa,bb", "--seen", "red,blue,green", "--shots", 4, "--steps", 4, "--seeds", 0]
@@ -143,9 +211,6 @@ def test_a_new_boolean_flag_is_saved_and_read(patched, run_script, tiny, colours
     refused(done, "runs/x/config.json: deep is 'yes'; train anew")
     path.write_text(json.dumps(config))
     refused(run_script("train.py", "--resume", "runs/x"), "another version (deep); train anew")
-
-
-TRAINED = {"seen": ["red"], "source": ["aa"]}
 
 
 def test_a_new_setting_of_prompts_is_saved_and_read(monkeypatch, encoder, tmp_path):

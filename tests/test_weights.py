@@ -157,7 +157,7 @@ BIAS = "roberta.encoder.layer.1.output.dense.bias"
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda t: t.pop("lm_head.dense.weight"), "no masked-LM head"),
+        (lambda t: t.pop("lm_head.dense.weight"), "lm_head.dense.weight"),
         (lambda t: t.pop(BIAS), f"missing: ['{BIAS}']"),
         (lambda t: t.update(stranger=torch.zeros(1)), "unexpected: ['stranger']"),
         (lambda t: t.update({"lm_head.bias": torch.zeros(49)}), "config.json asks for"),

@@ -74,6 +74,45 @@ def test_parity_with_transformers(config, B, T, tmp_path):
     assert_agree(ours, theirs, ids)
 
 
+@pytest.mark.parametrize("bert", [True, False], ids=["BertModel", "XLMRobertaModel"])
+@pytest.mark.parametrize("B, T", [(1, 1), (3, 20), (5, 64)])
+@pytest.mark.parametrize("form", ["safetensors", "bin", "bin with a prefix"])
+def test_parity_of_encoders_without_a_head(bert, B, T, form, tmp_path):
+    """multilingual-e5's two layouts: hidden states, several shapes, with padding."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 250_037 if bert else 300, "hidden_size": 16, "num_hidden_layers": 3,
+             "num_attention_heads": 4, "intermediate_size": 24, "pad_token_id": 0 if bert else 1}
+    if bert:
+        config = transformers.BertConfig(max_position_embeddings=64, **sizes)
+        config.tokenizer_class = "XLMRobertaTokenizer"
+        theirs = transformers.BertModel(config).eval()
+    else:
+        config = transformers.XLMRobertaConfig(max_position_embeddings=66, type_vocab_size=1,
+                                               layer_norm_eps=1e-5, **sizes)
+        theirs = transformers.XLMRobertaModel(config).eval()
+    with torch.no_grad():
+        for name, weight in theirs.named_parameters():  # none trivial, and large enough to tell
+            weight.copy_(torch.randn(weight.shape) * 0.2 + ("LayerNorm.weight" in name))
+    theirs.save_pretrained(tmp_path)
+    if form != "safetensors":
+        prefix = ("bert." if bert else "roberta.") if "prefix" in form else ""
+        state = {prefix + name: weight for name, weight in theirs.state_dict().items()}
+        torch.save(state, tmp_path / "pytorch_model.bin")
+        (tmp_path / "model.safetensors").unlink()
+    ours = XLMR.from_pretrained(tmp_path)
+    assert ours.head is None
+    assert ours.config.max_tokens == 64
+    ids = torch.randint(4, 250, (B, T))
+    for row in range(1, B):
+        ids[row, max(1, T - 3 * row):] = 1
+    real = ids != 1
+    with torch.no_grad():
+        want = theirs(input_ids=ids, attention_mask=real.long()).last_hidden_state
+    got = ours(ours.word(ids), real)
+    assert (got - want)[real].abs().max() <= 1e-5
+
+
 def test_transformers_reads_what_we_write(tmp_path):
     transformers = pytest.importorskip("transformers")
     encoder = random_encoder(SMALL)

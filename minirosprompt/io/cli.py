@@ -107,6 +107,14 @@ def fits_one(value, action):
         return False
 
 
+def add_device(parser):
+    """--device and --dtype, for runtime.pick_device."""
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
+                        help="(default: cuda where there is one)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32",
+                        help="of the encoder (default: float32)")
+
+
 # ---- types of arguments --------------------------------------------------------------------------
 
 def names(text):
@@ -137,6 +145,12 @@ def nonnegative(text):
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
     return number
+
+
+def above_zero(text):
+    if nonnegative(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return float(text)
 
 
 def below_one(text):

@@ -1,6 +1,6 @@
 """Encoders by name: from a Hugging Face cache if one has them, else from the hub.
 
-    xlm-roberta-base, xlm-roberta-large, org/name, org/name@revision
+    xlm-roberta-base, multilingual-e5-small, ..., org/name, org/name@revision
 
 The cache is huggingface_hub's own, so what either program has downloaded serves both:
 CACHE/models--org--name/snapshots/COMMIT/FILE holds a file, refs/BRANCH the commit of a branch.
@@ -27,10 +27,18 @@ PINNED = {
         TOKENIZER: (5069051, "cfc8146abe2a0488e9e2a0c56de7952f7c11ab059eca145a0a727afce0db2865"),
     }),
     "FacebookAI/xlm-roberta-large": ("c23d21b0620b635a76227c604d44e43a9f0ee389", {}),
+    "intfloat/multilingual-e5-small": ("614241f622f53c4eeff9890bdc4f31cfecc418b3", {
+        CONFIG: (655, "69137736cab8b8903a07fe8afaafdda25aac55415a12a55d1bffa9f581abf959"),
+        WEIGHTS: (470641600, "1a55775f53449dac10a2bcbc312469fac40b96d53198c407081a831f81c98477"),
+        TOKENIZER: (5069051, "cfc8146abe2a0488e9e2a0c56de7952f7c11ab059eca145a0a727afce0db2865"),
+    }),
 }
-OLD_NAMES = {
+SHORT_NAMES = {
     "xlm-roberta-base": "FacebookAI/xlm-roberta-base",
     "xlm-roberta-large": "FacebookAI/xlm-roberta-large",
+    "multilingual-e5-small": "intfloat/multilingual-e5-small",
+    "multilingual-e5-base": "intfloat/multilingual-e5-base",
+    "multilingual-e5-large": "intfloat/multilingual-e5-large",
 }
 
 
@@ -39,7 +47,7 @@ OLD_NAMES = {
 def parse(name):
     """A name -> (repository, revision or None), or None if it cannot be one of the hub's."""
     part = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
-    match = re.fullmatch(rf"({part}/{part})(?:@({part}))?", OLD_NAMES.get(name, name))
+    match = re.fullmatch(rf"({part}/{part})(?:@({part}))?", SHORT_NAMES.get(name, name))
     return match.groups() if match else None
 
 
@@ -59,6 +67,10 @@ def cache_folder():
     return Path(caches).expanduser() / "huggingface" / "hub"
 
 
+def offline():
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 def repository_folder(repository):
     return cache_folder() / f"models--{repository.replace('/', '--')}"
 
@@ -74,8 +86,8 @@ def missing(folder):
 
 def find_in_cache(repository, revisions):
     """-> the folder of the first of these revisions that the cache has whole, or None."""
-    # Caches from before the repository moved to FacebookAI/ have it under its old name.
-    old_names = [old for old, new in OLD_NAMES.items() if new == repository]
+    # Caches from before XLM-R moved to FacebookAI/ have it under its short name.
+    old_names = [short for short, full in SHORT_NAMES.items() if full == repository]
     for name in [repository, *old_names]:
         repo = repository_folder(name)
         for revision in revisions:
@@ -105,7 +117,7 @@ def snapshot(name, check_config):
 
     repo = repository_folder(repository)
     revision = revisions[0]
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if offline():
         folder = repo / "snapshots" / revision
         raise UserError(f"{folder / (missing(folder) or WEIGHTS)} is not there, "
                         "and HF_HUB_OFFLINE forbids to download it")

