@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
-from conftest import SHARED, refused
+from conftest import ROOT, SHARED, refused
 
 from minirosprompt import UserError
 from minirosprompt.data import load_split
