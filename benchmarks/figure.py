@@ -10,8 +10,8 @@ from minirosprompt import UserError
 from minirosprompt.io import cli
 from minirosprompt.io.cli import Parser
 from minirosprompt.io.files import read_json, writing
+from minirosprompt.io.languages import load_languages
 from minirosprompt.io.picture import draw
-from minirosprompt.languages import load_languages
 
 
 def main():

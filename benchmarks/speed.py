@@ -35,9 +35,9 @@ from minirosprompt.data import load_split
 from minirosprompt.io import cli
 from minirosprompt.io.cli import Parser, positive
 from minirosprompt.io.files import write_json
+from minirosprompt.io.linear import linear
 from minirosprompt.io.runtime import environment, peak_memory, pick_device
 from minirosprompt.io.weights import POCKET, TOKENIZER_FILE, save_encoder
-from minirosprompt.linear import linear
 from minirosprompt.prompt import PromptedEncoder, pad
 from minirosprompt.tokenizer import BOS, EOS, PAD, Tokenizer
 from minirosprompt.xlmr import XLMR, Config

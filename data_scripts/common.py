@@ -27,7 +27,7 @@ from minirosprompt import UserError
 from minirosprompt.io.cli import Parser, names, positive
 from minirosprompt.io.download import download
 from minirosprompt.io.files import write_json, write_row, writing
-from minirosprompt.languages import load_languages
+from minirosprompt.io.languages import load_languages
 
 SPLITS = ("train", "dev", "test")
 LABEL_WORDS = Path(__file__).parent / "label_words.tsv"

@@ -7,7 +7,7 @@ CC BY-SA 4.0.
 """
 from data_scripts.common import SPLITS, arguments, build, fetch, read_rows
 from minirosprompt.io.cli import run as run_script
-from minirosprompt.languages import load_languages
+from minirosprompt.io.languages import load_languages
 
 COMMIT = "593cea88519930f776c1a4a1980b6a35b39dca57"
 URL = f"https://raw.githubusercontent.com/dadelani/sib-200/{COMMIT}/data/annotated"

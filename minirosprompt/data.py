@@ -33,7 +33,6 @@ class Example:
 
 def read_examples(path):
     """A TSV file -> list of Examples. Raises UserError with file and line (io/files.py)."""
-    # Quoted CSV with tabs: splitting lines at tabs would corrupt texts with quotes in them.
     rows = read_tsv(path, COLUMNS)
     return [Example(row["text"], row["label"], row["lang"], row["id"], row) for row in rows]
 

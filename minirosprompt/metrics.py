@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 
-from .languages import resource_level
+from .io.languages import resource_level
 
 # What the table shows: which languages, and which metric of them.
 CELLS = [

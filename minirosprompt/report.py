@@ -5,10 +5,10 @@ import numpy as np
 
 from . import metrics
 from .io.files import write_json, writing
+from .io.languages import kind_of, load_languages, pretraining_text, resource_level
 from .io.picture import draw
 from .io.runtime import peak_memory
 from .io.tables import format_averages, format_gains, format_table
-from .languages import kind_of, load_languages, pretraining_text, resource_level
 
 
 def report(folder, settings, examples, classes, scores, device):

@@ -13,17 +13,14 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from .io.linear import Linear
 from .io.weights import read_encoder
-from .linear import Linear
 from .tokenizer import PAD
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of an XLM-R.
-
-    `positions` counts the rows of the position table, of which two are never used (see below).
-    """
+    """Sizes of an XLM-R. `positions`: rows of the position table; two of them are never used."""
     vocab_size: int = 250002    # V
     width: int = 768            # D
     layers: int = 12

@@ -21,8 +21,8 @@ from data_scripts import common
 from minirosprompt.data import load_label_words, load_split
 from minirosprompt.io import download as module
 from minirosprompt.io.files import read_json
+from minirosprompt.io.languages import load_languages, resource_level
 from minirosprompt.io.weights import POCKET
-from minirosprompt.languages import load_languages, resource_level
 
 
 @pytest.fixture()

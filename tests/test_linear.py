@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import minirosprompt.linear as module
+import minirosprompt.io.linear as module
 from minirosprompt.xlmr import XLMR, Config
 
 

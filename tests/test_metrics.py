@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from minirosprompt.data import Example
+from minirosprompt.io.languages import resource_level
 from minirosprompt.io.picture import draw
 from minirosprompt.io.tables import format_averages, format_gains, format_table
-from minirosprompt.languages import resource_level
 from minirosprompt.metrics import (
     CELLS,
     accuracies,

@@ -11,7 +11,7 @@ from minirosprompt.classifier import load_encoder
 from minirosprompt.data import load_split, read_examples
 from minirosprompt.dro import group_losses, update_log_q
 from minirosprompt.io.files import clean, write_row
-from minirosprompt.languages import load_languages
+from minirosprompt.io.languages import load_languages
 from minirosprompt.metrics import accuracies, bootstrap, harmonic_mean
 from minirosprompt.prompt import PromptedEncoder, Template, init_prompt, pad
 from minirosprompt.tokenizer import BOS, EOS

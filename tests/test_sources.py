@@ -17,7 +17,7 @@ from data_scripts.pretraining import sources
 from data_scripts.pretraining.sources import HOST, SOURCES, codes, read
 from minirosprompt import UserError
 from minirosprompt.io import download as module
-from minirosprompt.languages import load_languages
+from minirosprompt.io.languages import load_languages
 
 # what real files have; the third row is missing
 TRICKY = "\ufeffOne\u2028line,\x85 \t three\r\n\u3000two \x00 words  \n\nlast\n"

@@ -24,8 +24,8 @@ from minirosprompt import UserError
 from minirosprompt.io.cli import Parser, names, positive, whole
 from minirosprompt.io.cli import run as run_script
 from minirosprompt.io.files import writing
+from minirosprompt.io.languages import load_languages
 from minirosprompt.io.weights import TOKENIZER_FILE
-from minirosprompt.languages import load_languages
 from minirosprompt.tokenizer import Tokenizer
 
 SAMPLE = 300_000   # lines the tokenizer is trained on

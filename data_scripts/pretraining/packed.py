@@ -20,8 +20,8 @@ import torch
 
 from minirosprompt import UserError
 from minirosprompt.io.files import read_json, write_json, writing
+from minirosprompt.io.languages import resource_level
 from minirosprompt.io.weights import TOKENIZER_FILE
-from minirosprompt.languages import resource_level
 from minirosprompt.tokenizer import BOS, EOS, Tokenizer
 
 HELD_OUT = 50    # of a segment's rows the last one in so many is never trained on

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from data_scripts import sib200
 from data_scripts.common import fetch
 from minirosprompt import UserError
-from minirosprompt.languages import load_languages
+from minirosprompt.io.languages import load_languages
 
 HOST = "https://raw.githubusercontent.com"
 ALIGNED = (f"{HOST}/common-parallel-corpora/common-parallel-corpora/"

@@ -3,10 +3,10 @@ import csv
 from functools import cache
 from pathlib import Path
 
-from .io.files import read_json
-from .io.weights import encoder_folder
+from .files import read_json
+from .weights import encoder_folder
 
-LANGUAGES = Path(__file__).parent / "languages.tsv"
+LANGUAGES = Path(__file__).parent.parent / "languages.tsv"
 
 
 @cache
