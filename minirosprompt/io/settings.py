@@ -9,7 +9,8 @@ from .prompts import load_prompt
 PROMPTS = Path(__file__).parent.parent / "prompts"  # trained prompts that ship, by encoder
 
 # What serves one verbalizer does not serve the other: defaults that follow from --verbalizer.
-# Each was chosen on dev, seen classes, source languages (results/log.md).
+# Those of words were chosen on dev with pocket (results/log.md); those of states are a trial's on
+# other data, since dev of MiniTopics could not tell any from another (RESULTS.md).
 RECIPES = {
     "words": {"template": "{prompt} {mask} {text}", "hard_prompt": "Topic:", "combine": "max",
               "label_languages": ["all"], "label_words": None, "steps": 100, "lr": 0.01,
