@@ -10,7 +10,7 @@ from conftest import load_script
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from minirosprompt import linear
+from minirosprompt.io import linear
 from minirosprompt.xlmr import XLMR, Config
 
 pytest.importorskip("transformers")
