@@ -118,7 +118,7 @@ class XLMR(nn.Module):
         """inputs_embeds: (B, T, D) word and prompt vectors.
 
         attention_mask: (B, T) bool, False at padding, or None for no padding.
-        before_layer: a function (x (B, T, D), n) -> what layer n shall read instead of x.
+        before_layer: (x (B, T, D), n) -> what layer n reads instead; at n = 0 x has its positions.
         -> the last hidden states (B, T, D); with at, (B,) positions, only theirs, (B, D).
         """
         B, T, _ = inputs_embeds.shape
