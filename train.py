@@ -21,7 +21,7 @@ from minirosprompt.data import draw_batch, few_shot, groups_of, load_data, load_
 from minirosprompt.dro import group_losses, update_log_q
 from minirosprompt.io import cli
 from minirosprompt.io.cli import Parser, names, nonnegative, positive, whole
-from minirosprompt.io.files import load_state, save_state, write_json, writing
+from minirosprompt.io.files import kept, load_state, save_state, write_json, writing
 from minirosprompt.io.prompts import load_prompt, save_prompt
 from minirosprompt.io.runtime import environment, interrupts, pick_device
 from minirosprompt.io.settings import add_settings, complete, default_of, settings_of
@@ -44,8 +44,8 @@ def arguments(argv):
                    help="step size of the group weights q (default: 0.3)")
     g.add_argument("--adjustment", type=nonnegative, default=0.0,
                    help="C of the generalisation adjustment C / sqrt(n_g) (default: 0)")
-    g.add_argument("--shots", type=positive, default=8,
-                   help="training texts a class and source language (default: 8)")
+    g.add_argument("--shots", type=positive, nargs="+", default=[8], help="training texts a class "
+                   "and source language; or a number for each of --source (default: 8)")
     g.add_argument("--prompt-length", type=positive, default=8,
                    help="soft prompt vectors P (default: 8)")
     g.add_argument("--init", choices=["words", "vocab", "normal"], default="words", help="start "
@@ -98,7 +98,7 @@ def main(argv=None):
     initial = {s: init_prompt(*start, s) for s in args.seeds}
     write_json(run / "config.json", vars(args))
     write_json(run / "env.json", environment(device))
-    scores = {("hard", 0): hard.calibrate().score(tested, progress="hard prompt")}
+    scores = {("hard", 0): kept(run / "hard.pt", hard.calibrate().score, tested, "hard prompt")}
 
     # One soft prompt for every seed and objective, trained on the seen classes, tested on all.
     for seed in args.seeds:
@@ -112,7 +112,7 @@ def main(argv=None):
             # Now all classes compete, those that training has never heard of too.
             prompt, _ = load_prompt(path, encoder)
             soft = Classifier(encoder, tokenizer, label_words, args, prompt).calibrate()
-            scores[method, seed] = soft.score(tested, progress="scoring")
+            scores[method, seed] = kept(path.with_name("scores.pt"), soft.score, tested, "scoring")
     report(run, args, tested, list(label_words), scores, device)
 
 

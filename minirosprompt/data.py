@@ -73,10 +73,8 @@ def load_label_words(path, classes=None, languages=None, first=None):
         by_lang = table.get(label, {})
         if not isinstance(by_lang, dict) or not all(map(are_words, by_lang.values())):
             raise UserError(f"{path}: {label!r}: expected {{language: [label words]}}")
-        label_words[label] = []
-        for lang, words in by_lang.items():
-            if languages is None or lang in languages:
-                label_words[label] += [clean(word) for word in words[:first]]
+        chosen = [by_lang[lang] for lang in by_lang if languages is None or lang in languages]
+        label_words[label] = [clean(word) for words in chosen for word in words[:first]]
         if not label_words[label]:
             where = f" in {', '.join(languages)}: see --label-languages" if languages else ""
             raise UserError(f"{path}: {label!r} has no label word{where}")
@@ -136,8 +134,12 @@ def choose(args, examples):
 def few_shot(examples, classes, langs, shots, seed):
     """`shots` examples of every class in every language, drawn with `seed`; or all there are.
 
-    A pure function: the same arguments give the same list, whatever the order of `examples`.
+    shots: 8, or [8], or one number for each of langs. The order of `examples` makes no difference.
     """
+    shots = shots if isinstance(shots, list) else [shots]
+    if len(shots) not in (1, len(langs)):
+        raise UserError(f"--shots: {len(shots)} numbers for {len(langs)} source languages")
+    shots_of = dict(zip(langs, shots * len(langs)))
     chosen = []
     for lang in sorted(langs):
         for label in sorted(classes):
@@ -146,7 +148,7 @@ def few_shot(examples, classes, langs, shots, seed):
             there.sort(key=lambda e: (e.id, e.text))
             # Its own generator for each cell: one more language changes no other's draw.
             rng = random.Random(f"{seed} {lang} {label}")
-            chosen += rng.sample(there, min(shots, len(there)))
+            chosen += rng.sample(there, min(shots_of[lang], len(there)))
     return chosen
 
 
@@ -180,9 +182,7 @@ def balanced_batch(groups, G, size, seed, step):
     so a resumed run goes on with the batches it would have had.
     """
     rng = random.Random(f"{seed} {step}")
-    members = [[] for _ in range(G)]
-    for i, g in enumerate(groups):
-        members[g].append(i)
+    members = [[i for i, of in enumerate(groups) if of == g] for g in range(G)]
     batch = []
     # In a new order each time, because the first groups get what size / G leaves over.
     for turn, g in enumerate(rng.sample(range(G), G)):

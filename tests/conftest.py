@@ -24,6 +24,7 @@ from minirosprompt.xlmr import XLMR, Config
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
+sys.path.append(str(ROOT / "benchmarks"))  # as Python does for a script: its neighbours
 WORDS = {
     "red": "apple cherry rose blood brick",
     "blue": "sky sea jeans ink whale",

@@ -96,6 +96,20 @@ def test_few_shot_is_a_pure_function_of_data_shots_and_seed():
     assert len(few_shot(examples, ["x"], ["aa"], 99, seed=1)) == 10
 
 
+def test_shots_may_differ_from_language_to_language():
+    """The numbers stand in the order of the languages; the draw is that of one number for all."""
+    examples = some()
+    chosen = few_shot(examples, ["x", "y"], ["bb", "aa"], [2, 5], seed=1)
+    for lang, shots in (("bb", 2), ("aa", 5)):
+        of_lang = [e for e in chosen if e.lang == lang]
+        assert of_lang == few_shot(examples, ["x", "y"], [lang], shots, seed=1)
+        assert len(of_lang) == 2 * shots
+    assert few_shot(examples, ["x"], ["aa", "bb"], [3], 1) == few_shot(
+        examples, ["x"], ["aa", "bb"], 3, 1)
+    with pytest.raises(UserError, match="--shots: 2 numbers for 3 source languages"):
+        few_shot(examples, ["x"], ["aa", "bb", "cc"], [2, 5], seed=1)
+
+
 def test_groups():
     groups, names = groups_of(some(2), ["lang"])
     assert names == ["aa", "bb"]

@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT, refused
 
 from minirosprompt import dro
+from minirosprompt.classifier import Classifier
 from minirosprompt.io.files import load_state
 from minirosprompt.io.prompts import load_prompt, save_prompt
 from minirosprompt.io.runtime import interrupts
@@ -121,6 +122,32 @@ def test_ctrl_c_saves_and_says_how_to_go_on(train, run_script, tiny, colours, tm
     same_run(tmp_path / "runs/cut", tmp_path / "runs/whole")
 
 
+def test_resume_scores_nothing_twice(train, run_script, tmp_path, monkeypatch):
+    """A pass over 205 languages takes minutes: what was scored before an interruption is kept."""
+    assert train(*SHORT, "--name", "whole").returncode == 0
+    real = Classifier.score
+    scored = []
+
+    def score(self, examples, progress=None):
+        if progress is None:  # a selection on dev, in training
+            return real(self, examples)
+        scored.append(progress)
+        if interrupt_at == len(scored):
+            raise KeyboardInterrupt
+        return real(self, examples, progress)
+
+    monkeypatch.setattr(Classifier, "score", score)
+    interrupt_at = 2
+    assert train(*SHORT, "--name", "cut").returncode == 130
+    assert scored == ["hard prompt", "scoring"]
+    scored.clear()
+    assert run_script("train.py", "--resume", "runs/cut").returncode == 0
+    assert scored == ["scoring"]
+    name = "results.csv"
+    assert (tmp_path / "runs/cut" / name).read_text() == (
+        tmp_path / "runs/whole" / name).read_text()
+
+
 def test_second_ctrl_c_ends_at_once():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), interrupts() as seen:
@@ -221,8 +248,9 @@ def test_every_write_may_fail(train, run_script, tmp_path, monkeypatch):
         if n:  # config.json is there
             assert run_script("train.py", "--resume", f"runs/full{n}").returncode == 0
             same_run(tmp_path / f"runs/full{n}", tmp_path / "runs/whole")
-    # config, env, last.pt twice, log, prompt, results.json, results.csv, figure.svg
-    assert failed == 9
+    # config, env, hard.pt, last.pt twice, log, prompt, scores.pt, results.json, results.csv,
+    # figure.svg
+    assert failed == 11
 
 
 # ---- numbers -------------------------------------------------------------------------------------

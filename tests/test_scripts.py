@@ -1,12 +1,13 @@
 """train.py and eval.py as a user runs them, on the tiny encoder and the colours data."""
 import csv
+import itertools
 import json
 import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import refused
+from conftest import load_script, refused
 
 from data_scripts.pretraining import probe
 from minirosprompt.io.prompts import load_prompt
@@ -92,45 +93,65 @@ def test_figure(train, run_script, tmp_path):
     assert picture == (tmp_path / "runs/one/figure.svg").read_text()
 
 
+def rows_with(unseen, langs=("aa", "bb")):
+    """Rows of results.json: two seeds, the second one 2 points better."""
+    rows = []
+    for method, seed, lang in itertools.product(METHODS, (0, 1), langs):
+        metrics = dict.fromkeys(("all", "seen", "unseen", "harmonic"), unseen + 0.02 * seed)
+        rows.append({"method": method, "seed": seed, "lang": lang, "role": "target"} | metrics)
+    return rows
+
+
+def write(run, rows):
+    run.mkdir(parents=True)
+    (run / "results.json").write_text(json.dumps({"rows": rows}))
+
+
 def test_ablations_run_only_what_is_not_there(run_script, tmp_path):
     """The tables come from results.json alone once a row is done; a dry run prints the commands."""
     for i, name in enumerate(["default", "init-0", "init-1"]):
-        cell = {"mean": 0.1 * (i + 1), "sd": 0.01}
-        cells = dict.fromkeys(("target unseen", "worst unseen", "target harmonic"), cell)
-        write(tmp_path / "runs/ablations" / name, {"summary": dict.fromkeys(METHODS, cells)})
+        write(tmp_path / "runs/minitopics" / name, rows_with(0.1 * (i + 1)))
     done = run_script("benchmarks/ablations.py", "--only", "init")
     assert done.returncode == 0, done.stderr
-    assert "| `--init vocab` | 20.0 ±1.0 | 20.0 ±1.0" in done.stdout
+    assert "| `--init vocab` | 21.0 ±1.4 | 21.0 ±1.4" in done.stdout
     assert done.stdout.count("\n|") == 5
     commands = run_script("benchmarks/ablations.py", "--only", "eta", "--dry-run").stdout
-    assert "python train.py --name ablations/eta-1 --encoder pocket --eta 0.1\n" in commands
+    assert "python train.py --name minitopics/eta-1 --encoder pocket --eta 0.1\n" in commands
 
 
-def write(run, results):
-    run.mkdir(parents=True)
-    (run / "results.json").write_text(json.dumps(results))
-
-
-def test_ablations_of_another_encoder_have_their_own_folder_and_flags(run_script, tmp_path):
+def test_ablations_of_another_encoder_have_their_own_folder(run_script):
     mini = ["benchmarks/ablations.py", "--on", "sib200", "--encoder", "runs/mini", "--only"]
-    commands = run_script(*mini, "cross", "k", "--dry-run").stdout
-    train = "python train.py --name sib200-mini/cross-0 --encoder runs/mini"
-    assert f"{train} --data minitopics --shots 8\n" in commands
-    assert "python eval.py --run runs/sib200-mini/cross-0 --data data/sib200\n" in commands
-    seen = "--seen science/technology,politics,sports,health"
-    assert commands.count(f"--data data/sib200 --shots 16 {seen} --source eng_Latn") == 4
-    rows = []
-    for method in METHODS:
-        for lang, unseen in (("aa", 0.2), ("bb", 0.6)):
-            row = {"method": method, "role": "target", "lang": lang, "unseen": unseen}
-            rows.append(row)
-    cells = {"target unseen": {"mean": 0.4, "sd": 0.1}}
-    results = {"rows": rows, "summary": dict.fromkeys(METHODS, cells)}
-    for name in ("default", "groups-0", "groups-1"):
-        write(tmp_path / "runs/sib200-mini" / name, results)
-    done = run_script(*mini, "groups")
-    # of two languages both bounds are drawn
-    assert done.stdout.count("| 40.0 ±10.0 (20.0 to 60.0) |") == 9, done.stderr
+    commands = run_script(*mini, "temperature", "--dry-run").stdout
+    train = "python train.py --name sib200-mini/temperature-0 --encoder runs/mini --data "
+    assert commands.count(train) == 1
+    assert commands.count("--split dev") == 3
+    assert commands.count("--languages bul_Cyrl,") == 3
+
+
+def test_ablations_train_once_what_is_tested_on_several_data_sets(run_script, tmp_path):
+    cross = ["benchmarks/ablations.py", "--on", "cross", "--only", "sib200", "mtop"]
+    commands = run_script(*cross, "--dry-run").stdout
+    assert commands.count("train.py --name cross/trained-1 ") == 2  # none of it is there
+    assert "python eval.py --run runs/cross/trained-0 --data data/mtop --out " in commands
+    write(tmp_path / "runs/cross/trained-0", rows_with(0.1))
+    write(tmp_path / "runs/cross/trained-1", rows_with(0.1))
+    for i, name in itertools.product((0, 1), ("sib200", "mtop")):
+        write(tmp_path / f"runs/cross/trained-{i}" / name, rows_with(0.3 + 0.1 * i))
+    done = run_script(*cross)
+    assert done.stdout.count("| `--source eng_Latn` | 41.0 ±1.4 | 41.0 ±1.4 |") == 2, done.stderr
+
+
+def test_cells_of_an_ablation_by_hand():
+    value = load_script("benchmarks/ablations.py").value
+    rows = [{"role": "source", "all": 0.9, "unseen": None}, {"role": "source", "all": 0.7},
+            {"role": "target", "all": 0.2, "unseen": 0.4}, {"role": "target", "all": 0.4}]
+    for row in rows:
+        row.setdefault("unseen", 0.1)
+    assert value(rows, "target all") == pytest.approx(0.3)
+    assert value(rows, "worst all") == 0.2
+    assert value(rows, "worst source all") == 0.7
+    assert value(rows, "source unseen") == 0.1  # the language that has such texts
+    assert value(rows[:1], "source unseen") is None
 
 
 def test_probe_finds_the_best_weights_and_reads_no_padding(run_script, encoder, tiny):

@@ -22,7 +22,7 @@ OLD_CONFIG = {
     "classes": ["blue", "green", "red", "white"],
     "languages": ["aa", "bb", "cc"],
     "label_languages": None,
-    "shots": 4,
+    "shots": [4],
     "template": "{prompt} {mask} {text}",
     "hard_prompt": "Topic:",
     "prompt_length": 8,

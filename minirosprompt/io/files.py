@@ -141,3 +141,10 @@ def load_state(path):
     except Exception as error:  # a damaged pickle can raise nearly anything
         fault = type(error).__name__
         raise UserError(f"{path}: damaged checkpoint ({fault}); delete it to start anew") from None
+
+
+def kept(path, compute, *args):
+    """compute(*args), which takes minutes: done once, then read from `path`."""
+    if not Path(path).exists():
+        save_state(path, compute(*args))
+    return load_state(path)

@@ -1,0 +1,185 @@
+"""The results of a run by kind of language, with intervals, as Markdown.
+
+    python benchmarks/by_language.py runs/sib200                 # the tables
+    python benchmarks/by_language.py runs/sib200 --out results/sib200.md
+
+Reads what train.py left in the run's folder: config.json and the scores of every prompt. Averages
+are over languages, so that each counts the same; a method's number is the mean over its seeds ± sd.
+Of two 95 % intervals the first is over sentences (drawn with all their translations), the second
+over languages: what another set of texts, or of languages, would change.
+"""
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from minirosprompt import UserError
+from minirosprompt.data import load_data, load_label_words
+from minirosprompt.io import cli
+from minirosprompt.io.cli import Parser
+from minirosprompt.io.files import load_state, read_json, writing
+from minirosprompt.io.languages import kind_of, pretraining_text, resource_level
+from minirosprompt.metrics import bootstrap
+
+METRICS = ("all", "seen", "unseen")
+
+
+class Run:
+    """What is right and what is wrong in a run: {method: (seeds, N) bool}, and of which texts."""
+
+    def __init__(self, folder):
+        settings = argparse.Namespace(**read_json(folder / "config.json"))
+        _, _, tested = load_data(settings)
+        classes = list(load_label_words(settings.data, settings.classes))
+        labels = np.array([classes.index(e.label) for e in tested])                 # (N,)
+        self.settings = settings
+        self.langs = np.array([e.lang for e in tested])                             # (N,)
+        self.ids = np.array([e.id for e in tested])                                 # (N,)
+        is_seen = np.array([e.label in settings.seen for e in tested])              # (N,)
+        self.of_metric = {"all": np.full(len(tested), True), "seen": is_seen, "unseen": ~is_seen}
+        paths = {"hard": [folder / "hard.pt"]}
+        for objective in settings.objective:
+            paths[f"soft-{objective}"] = [folder / f"soft-{objective}-{seed}" / "scores.pt"
+                                          for seed in settings.seeds]
+        self.right = {}
+        for method, of_method in paths.items():
+            scores = np.stack([load_state(path).numpy() for path in of_method])     # (S, N, C)
+            if scores.shape[1] != len(tested):
+                raise UserError(f"{folder}: scores of {scores.shape[1]} texts, but the data have "
+                                f"{len(tested)}: not those of the run")
+            self.right[method] = scores.argmax(2) == labels                         # (S, N)
+
+    def by_language(self, values, langs, metric):
+        """values (..., N) -> means (..., L) over each language's texts of a metric."""
+        keep = self.of_metric[metric]
+        return np.stack([values[..., keep & (self.langs == lang)].mean(-1) for lang in langs], -1)
+
+    def gain(self, method, langs, metric):
+        """-> (points over the hard prompt, interval over sentences, interval over languages)"""
+        difference = self.right[method].mean(0) - self.right["hard"][0]             # (N,)
+        of_lang = self.by_language(difference, langs, metric)                       # (L,)
+        keep = self.of_metric[metric] & np.isin(self.langs, langs)
+        # Every language has the same sentences, so the mean over texts is that over languages.
+        over_sentences = bootstrap(difference[keep].astype(float), self.ids[keep])
+        return of_lang.mean(), over_sentences, bootstrap(of_lang, np.array(langs))
+
+
+# ---- which languages -----------------------------------------------------------------------------
+
+def kinds_of(run):
+    """-> {title: {kind: its languages}}. Source languages are a kind of their own."""
+    source = run.settings.source
+    everything = sorted(set(run.langs))
+    targets = [lang for lang in everything if lang not in source]
+    level = resource_level(pretraining_text(run.settings.encoder))
+    by_text = {
+        "all": everything,
+        "in XLM-R": [lang for lang in everything if lang in level],
+        "source languages": [lang for lang in everything if lang in source],
+        "target, in XLM-R": [lang for lang in targets if lang in level],
+        "… with much text": [lang for lang in targets if level.get(lang) == "high"],
+        "… with little": [lang for lang in targets if level.get(lang) == "low"],
+        "target, not in XLM-R": [lang for lang in targets if lang not in level],
+    }
+    kinds = {"XLM-R's pretraining text": by_text}
+    for column in ("script", "family"):
+        of = {}
+        for lang in everything:
+            of.setdefault(kind_of(lang, column), []).append(lang)
+        kinds[column] = dict(sorted(of.items(), key=lambda item: -len(item[1])))
+    return kinds
+
+
+# ---- Markdown ------------------------------------------------------------------------------------
+
+def percent(values, signed=False):
+    """values: (S,), one a seed -> "12.3 ±1.0"."""
+    text = f"{100 * np.mean(values):{'+' if signed else ''}.1f}"
+    return text + (f" ±{100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
+
+
+def span(interval):
+    return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"
+
+
+def table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def accuracy_table(run, title, kinds):
+    """One row a kind of language: all / seen / unseen of every method."""
+    rows = []
+    for kind, langs in kinds.items():
+        if not langs:
+            continue
+        cells = [kind, str(len(langs))]
+        for right in run.right.values():
+            means = [run.by_language(right, langs, metric).mean(-1) for metric in METRICS]
+            cells.append(" / ".join(map(percent, means)))
+        rows.append(cells)
+    return table([title, "languages", *run.right], rows)
+
+
+def worst_table(run, kinds):
+    """The worst language of every seed, on all classes and on unseen ones."""
+    rows = []
+    for kind in ("in XLM-R", "all"):
+        langs = kinds[kind]
+        for metric in ("all", "unseen"):
+            cells = [f"{kind}, {metric} classes"]
+            for right in run.right.values():
+                of_lang = run.by_language(right, langs, metric)                     # (S, L)
+                worst = sorted({langs[i] for i in of_lang.argmin(-1)})
+                cells.append(f"{percent(of_lang.min(-1))} ({', '.join(worst)})")
+            rows.append(cells)
+    return table(["worst language", *run.right], rows)
+
+
+def gain_table(run, kinds):
+    """What a soft prompt gains over the hard one, with both intervals."""
+    rows = []
+    for kind, langs in kinds.items():
+        for method in list(run.right)[1:] if langs else ():
+            for metric in METRICS:
+                gain, over_sentences, over_languages = run.gain(method, langs, metric)
+                rows.append([kind, metric, method, f"{100 * gain:+.1f}", span(over_sentences),
+                             span(over_languages)])
+    return table(["languages", "classes", "method", "gain, points", "95 % over sentences",
+                  "95 % over languages"], rows)
+
+
+def language_table(run):
+    """Every language: all / seen / unseen of every method, the mean over seeds."""
+    rows = []
+    for lang in sorted(set(run.langs)):
+        cells = [lang, kind_of(lang, "name")]
+        for right in run.right.values():
+            means = [run.by_language(right, [lang], metric).mean() for metric in METRICS]
+            cells.append(" / ".join(f"{100 * mean:.0f}" for mean in means))
+        rows.append(cells)
+    return table(["language", "", *run.right], rows)
+
+
+def main():
+    p = Parser(description=__doc__)
+    p.add_argument("run", type=Path, help="a run's folder")
+    p.add_argument("--out", type=Path, help="Markdown file to write, with every language too")
+    args = p.parse_args()
+    run = Run(args.run)
+    kinds = kinds_of(run)
+    by_text = kinds["XLM-R's pretraining text"]
+    sections = ["Accuracy in %, on all / seen / unseen classes.", worst_table(run, by_text)]
+    sections[1:1] = [accuracy_table(run, title, of) for title, of in kinds.items()]
+    sections.append(gain_table(run, by_text))
+    print("\n\n".join(sections))
+    if args.out:
+        sections.append(language_table(run))
+        with writing(args.out) as file:
+            file.write(f"# {args.run.name}, by language\n\n"
+                       f"Written by `python benchmarks/by_language.py {args.run}`.\n\n"
+                       + "\n\n".join(sections) + "\n")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,182 @@
+"""Choose a hard prompt, and how to train a soft one, on SIB-200 without a look at what is tested.
+
+    python benchmarks/choose.py hard            # one row a hard prompt (10 minutes)
+    python benchmarks/choose.py soft            # one row a way to train (2 hours)
+    python benchmarks/choose.py soft --only P16 lr   # some of the rows
+
+Both see the four seen classes in the six source languages, and nothing else (Xian et al. 2017):
+dev, and the half of train by sentence that no prompt is trained on. All seven names compete. A soft
+prompt is trained on three of the four classes in three of the six languages, and judged on the
+other three, the fourth class as if unseen: four such folds. What came out, and what was taken:
+results/log.md.
+"""
+import itertools
+import random
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from minirosprompt import UserError
+from minirosprompt.classifier import Classifier, load_encoder
+from minirosprompt.data import load_label_words, load_split
+from minirosprompt.io import cli
+from minirosprompt.io.cli import Parser
+from minirosprompt.io.files import read_json, write_row, writing
+from minirosprompt.io.settings import default_settings
+from minirosprompt.verbalizer import StateVerbalizer
+
+ROOT = Path(__file__).resolve().parent.parent
+SEEN = ["science/technology", "politics", "sports", "health"]
+SOURCE = ["eng_Latn", "deu_Latn", "spa_Latn", "rus_Cyrl", "arb_Arab", "zho_Hans"]
+HALVES = [["eng_Latn", "spa_Latn", "zho_Hans"], ["deu_Latn", "rus_Cyrl", "arb_Arab"]]
+
+BEFORE = "{prompt} {text}"
+BEHIND = "{text} {prompt}"
+HARD = [(BEFORE, words) for words in (
+    "query:", "", "passage:", "topic:", "news:", "query: topic:", "query: news:",
+    "query: news article:", "query: news about", "query: headline:", "query: category",
+    "query: Wikipedia:", "query: this text is about", "query: query: query: query:")]
+HARD += [(BEHIND, words) for words in ("topic", "news", "category", "subject")]
+WORDS = {  # what the label words are: (languages, so many of each)
+    "one": (["eng_Latn"], 1), "two": (["eng_Latn"], 2), "two of six": (SOURCE, 2),
+    "two of all": (["all"], 2),
+}
+SOFT = {  # row: flags of train.py
+    "P8": "",
+    "P4": "--prompt-length 4",
+    "P16": "--prompt-length 16",
+    "max": "--combine max",
+    "steps": "--steps 40",
+    "lr": "--lr 0.003",
+    "tau": "--temperature 0.1",
+    "words": f"--label-languages {','.join(SOURCE)}",
+    "batch": "--batch-size 64 --steps 10",
+    "query": "--hard-prompt query:",
+    "noise": "--init normal",
+    "dro": "--objective group-dro",
+}
+
+
+def judged_on(data):
+    """-> (train rows to draw from, rows to judge by): Examples of all classes, source languages."""
+    train = [e for e in load_split(data, "train") if e.lang in SOURCE]
+    dev = [e for e in load_split(data, "dev") if e.lang in SOURCE]
+    ids = sorted({e.id for e in train if e.label in SEEN})
+    # By sentence, so that no translation of one that is judged by is trained on.
+    drawn = set(random.Random(0).sample(ids, len(ids) // 2))
+    judge = [e for e in train if e.id not in drawn] + dev
+    return [e for e in train if e.id in drawn], [e for e in judge if e.label in SEEN]
+
+
+# ---- hard prompts --------------------------------------------------------------------------------
+
+@torch.inference_mode()
+def hard(args):
+    encoder, tokenizer = load_encoder(args.encoder, dtype=torch.bfloat16)
+    _, judge = judged_on(args.data)
+    classes = list(load_label_words(args.data))
+    labels = torch.tensor([classes.index(e.label) for e in judge])                  # (N,)
+    columns = list(itertools.product(WORDS, ("mean", "max")))
+    print(f"accuracy in %, {len(judge)} texts of {len(SEEN)} seen classes in {len(SOURCE)} "
+          f"languages; {len(classes)} names compete")
+    print("| hard prompt | " + " | ".join(f"{words}, {how}" for words, how in columns) + " |")
+    print("|---" * (1 + len(columns)) + "|")
+    for template, words in HARD:
+        settings = default_settings(verbalizer="states", template=template, hard_prompt=words)
+        if not words:
+            settings.template = "{text}"
+        names = {label: [label] for label in classes}
+        classifier = Classifier(encoder, tokenizer, names, settings)
+        h = classifier.model.read(classifier.encode(judge))                         # (N, D)
+        cells = []
+        for which, combine in columns:
+            label_words = load_label_words(args.data, classes, *WORDS[which])
+            verbalizer = StateVerbalizer(classifier.model, classifier.template, label_words,
+                                         settings.temperature, combine)
+            verbalizer.read()
+            right = verbalizer.scores(h).argmax(1) == labels                        # (N,)
+            cells.append(f"{100 * right.float().mean():.1f}")
+        shown = settings.template.replace("{prompt}", words)
+        print(f"| `{shown}` | " + " | ".join(cells) + " |", flush=True)
+
+
+# ---- soft prompts --------------------------------------------------------------------------------
+
+def write_folds(data, folder):
+    """Writes a data folder whose train, dev and test are rows of train and dev alone."""
+    if (folder / "labels.json").exists():
+        return
+    train, judge = judged_on(data)
+    dev = [e for e in load_split(data, "dev") if e.lang in SOURCE]  # unseen ones: names only
+    test = [e for e in judge if e.id in {e.id for e in judge[::2]}]
+    for split, examples in (("train", train + [e for e in dev if e.label not in SEEN]),
+                            ("dev", dev), ("test", test)):
+        with writing(folder / f"{split}.tsv") as file:
+            write_row(file, ("id", "text", "label", "lang"))
+            for e in examples:
+                write_row(file, (e.id, e.text, e.label, e.lang))
+    shutil.copy(Path(data) / "labels.json", folder / "labels.json")
+
+
+def soft(args):
+    home = Path("runs") / "choose"
+    write_folds(args.data, home / "data")
+    print("accuracy in %; mean over four folds and the seeds, in languages not trained on")
+    print("| row | seen | as if unseen | harmonic mean | ± sd of the folds |")
+    print("|---|---|---|---|---|")
+    hard_row = []
+    for row in args.only or SOFT:
+        found = []
+        for fold, held_out in enumerate(SEEN):
+            results = run_fold(args, home, row, fold, held_out)
+            for method, cells in results["summary"].items():
+                cells = [cells[f"target {of}"]["mean"] for of in ("seen", "unseen", "harmonic")]
+                (hard_row if method == "hard" else found).append(cells)
+        print_row(f"{row}: `{SOFT[row]}`" if SOFT[row] else row, found)
+    print_row("the hard prompt", hard_row)
+
+
+def run_fold(args, home, row, fold, held_out):
+    """-> results.json of train.py with the row's flags on one fold; run if it was not yet."""
+    name = f"choose/{row}-{fold}"
+    results = home / f"{row}-{fold}" / "results.json"
+    if not results.exists():
+        flags = ["--resume", f"runs/{name}"]
+        if not (results.parent / "config.json").exists():
+            seen = [label for label in SEEN if label != held_out]
+            flags = ["--name", name, "--encoder", args.encoder, "--data", home / "data",
+                     "--seen", ",".join(seen), "--source", ",".join(HALVES[fold % 2]),
+                     "--languages", ",".join(HALVES[1 - fold % 2]), "--shots", "16",
+                     "--objective", "erm", "--seeds", *map(str, args.seeds),
+                     "--dtype", "bfloat16", *shlex.split(SOFT[row])]
+        command = [sys.executable, ROOT / "train.py", *flags]
+        if subprocess.call(command, stdout=subprocess.DEVNULL) != 0:
+            raise UserError(f"train.py has failed: {shlex.join(map(str, command))}")
+    return read_json(results)
+
+
+def print_row(name, found):
+    mean = 100 * np.mean(found, axis=0)
+    sd = 100 * np.std([of[2] for of in found])
+    print(f"| {name} | " + " | ".join(f"{x:.1f}" for x in mean) + f" | {sd:.1f} |", flush=True)
+
+
+def main():
+    p = Parser(description=__doc__)
+    p.add_argument("what", choices=["hard", "soft"])
+    p.add_argument("--data", default="data/sib200", help="(default: data/sib200)")
+    p.add_argument("--encoder", default="multilingual-e5-small",
+                   help="(default: multilingual-e5-small)")
+    p.add_argument("--only", nargs="+", choices=list(SOFT), help="rows of soft (default: all)")
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="(default: 0 1)")
+    args = p.parse_args()
+    (hard if args.what == "hard" else soft)(args)
+
+
+if __name__ == "__main__":
+    cli.run(main)
