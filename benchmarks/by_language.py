@@ -24,11 +24,15 @@ from minirosprompt.metrics import bootstrap
 METRICS = ("all", "seen", "unseen")
 
 
+def settings_of_run(folder):
+    return argparse.Namespace(**read_json(folder / "config.json"))
+
+
 class Run:
     """What is right and what is wrong in a run: {method: (seeds, N) bool}, and of which texts."""
 
     def __init__(self, folder):
-        settings = argparse.Namespace(**read_json(folder / "config.json"))
+        settings = settings_of_run(folder)
         _, _, tested = load_data(settings)
         classes = list(load_label_words(settings.data, settings.classes))
         labels = np.array([classes.index(e.label) for e in tested])                 # (N,)
@@ -126,7 +130,7 @@ def worst_table(run, kinds):
     rows = []
     for kind in ("in XLM-R", "all"):
         langs = kinds[kind]
-        for metric in ("all", "unseen"):
+        for metric in ("all", "unseen") if langs else ():
             cells = [f"{kind}, {metric} classes"]
             for right in run.right.values():
                 of_lang = run.by_language(right, langs, metric)                     # (S, L)

@@ -115,20 +115,20 @@ class Verbalizer:
 
 
 class StateVerbalizer:
-    """A class is the encoder's own answer to its name, read under the same prompt as the texts.
+    """A class is the encoder's own answer to its label words, read under the texts' prompt.
 
-        r_c = normalise(mean over the class's label words of normalise(state(word)))
-        score = cos(state(text), r_c) / temperature
+        score = max over the class's words of cos(state(text), state(word)) / temperature
 
-    Nothing in it is trained, but gradients reach the prompt through both sides. It needs no
-    masked-LM head. The form is that of contrastive zero-shot classifiers (CLIP, Radford et al.,
-    ICML 2021), with one encoder for both sides.
+    or, for combine "mean", cos(state(text), r_c) / temperature with the class's vector
+    r_c = normalise(mean over its words of normalise(state(word))). Nothing in it is trained, but
+    gradients reach the prompt through both sides. It needs no masked-LM head. The form is that of
+    contrastive zero-shot classifiers (CLIP, Radford et al., ICML 2021), one encoder for both sides.
     """
 
-    def __init__(self, model, template, label_words, temperature=0.05, combine="mean"):
+    def __init__(self, model, template, label_words, temperature=0.05, combine="max"):
         """model: PromptedEncoder; template: the texts'; label_words: {class: [word, ...]}.
 
-        combine: "mean" as above, or "max": the best of a class's words scores for it.
+        combine: "max" or "mean", as above. Raises UserError as Verbalizer does.
         """
         self.classes = list(label_words)
         self.model = model
