@@ -10,7 +10,9 @@
               is the same computation, so ours, beside it, may differ by 1e-4 at most
     setfit    SetFit's recipe for no labelled text, by its own library with its defaults: eight
               sentences "This sentence is {class}" a class, the whole encoder fine-tuned on pairs
-              of them, a logistic regression on top. "query: " stands before every text
+              of them, a logistic regression on top. As this encoder wants it, "query: " stands
+              before every text, and vectors have length 1. Once with the classes' names, once with
+              the two label words that the other rows have (four sentences each)
     logistic  for the seen classes alone, as it knows no other: scikit-learn's regression on
               sentence-transformers' vectors of the few texts that train.py trains on. Then the same
               with labelled texts of the unseen classes too, which nothing else here is given: an
@@ -78,7 +80,7 @@ class Task:
         self.targets = [lang for lang in args.languages if lang not in args.source]
         if not self.targets or set(args.seen) - set(self.classes):
             raise UserError("--languages must hold a target language, --seen classes of the data")
-        print("\n" + table(HEAD, []), flush=True)
+        self.begun = False  # is the last that was printed a row of the table?
 
     def numbers(self, examples):
         """-> (N,) the number of each one's class"""
@@ -99,6 +101,9 @@ class Task:
                  for metric in of]
         cells.append(percent(of["seen" if alone else "all"].min(0)))
         cells.append("–" if seconds is None else f"{seconds / 60:.1f}")
+        if not self.begun:
+            print("\n" + table(HEAD, []))
+            self.begun = True
         compete = f"{len(self.seen)} seen" if alone else f"all {len(self.classes)}"
         print("| " + " | ".join([name, compete, *cells]) + " |", flush=True)
 
@@ -106,21 +111,16 @@ class Task:
 # ---- sentence-transformers -----------------------------------------------------------------------
 
 def sentence_transformer(encoder, dtype=torch.float32):
-    """-> its model with e5's pooling: the mean over tokens, brought to length 1.
-
-    Of our folder it reads the weights and the SentencePiece model as they are.
-    """
+    """-> its model. It reads our folder as it is, and pools by the mean, as e5 wants it."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize
     model = SentenceTransformer(str(encoder_folder(encoder)), device="cpu",
                                 model_kwargs={"dtype": dtype})
-    model.append(Normalize())
     model.max_seq_length = model[0].auto_model.config.max_position_embeddings - 2
     return model
 
 
 class Reader:
-    """Reads texts behind a prefix -> vectors (N, D).
+    """Reads texts behind a prefix -> vectors (N, D) of length 1.
 
     What was read is kept; `seconds` grows by what reading it took, kept or not.
     """
@@ -139,7 +139,8 @@ class Reader:
         if key not in self.kept:
             model = self.model  # loaded before the clock starts
             start = time.perf_counter()
-            vectors = model.encode([f"{prefix} {text}" for text in texts], show_progress_bar=False)
+            vectors = model.encode([f"{prefix} {text}" for text in texts],
+                                   normalize_embeddings=True, show_progress_bar=False)
             self.kept[key] = vectors, time.perf_counter() - start
         vectors, seconds = self.kept[key]
         self.seconds += seconds
@@ -185,7 +186,8 @@ def cosine_rows(args, task, read):
         if far > 1e-4:
             raise UserError(f"ours and sentence-transformers' vectors differ by {far:.0e}")
     print(f"\nLargest difference between our vectors and theirs: {', '.join(differ)}. Left out are "
-          f"texts that their tokenizer cuts otherwise.\n\n{table(HEAD, [])}", flush=True)
+          "texts that their tokenizer cuts otherwise.", flush=True)
+    task.begun = False
 
 
 # ---- SetFit --------------------------------------------------------------------------------------
@@ -194,7 +196,6 @@ def setfit_rows(args, task, _):
     import setfit
     from sklearn.linear_model import LogisticRegression
     label_words = load_label_words(args.data, task.classes, ["eng_Latn"], 2)
-    # From the classes' names, as the recipe has it; and from the words that the others are given.
     for called, kinds in (("names", [task.classes]), ("two words", [*zip(*label_words.values())])):
         found, seconds = [], []
         for seed in args.seeds:
@@ -203,7 +204,8 @@ def setfit_rows(args, task, _):
                 data = setfit.get_templated_dataset(
                     data, list(of_classes), template="query: This sentence is {}",
                     sample_size=8 // len(kinds))
-            model = setfit.SetFitModel(sentence_transformer(args.encoder), LogisticRegression())
+            model = setfit.SetFitModel(sentence_transformer(args.encoder), LogisticRegression(),
+                                       normalize_embeddings=True)
             start = time.perf_counter()
             # What it prints and saves would else stand in our table and in the user's folder.
             with tempfile.TemporaryDirectory() as aside, contextlib.redirect_stdout(sys.stderr):
@@ -249,6 +251,8 @@ def logistic_rows(args, task, read):
 # ---- a run of train.py ---------------------------------------------------------------------------
 
 def run_rows(args, task, _):
+    if args.run is None:
+        raise UserError("--only run: of which run? See --run")
     settings = argparse.Namespace(**read_json(args.run / "config.json"))
     if (set(settings.seen), set(settings.source), settings.shots) != \
             (set(args.seen), set(args.source), [args.shots]):
@@ -318,7 +322,7 @@ def main():
     p = Parser(description=__doc__)
     p.add_argument("--data", default="data/sib200", help="(default: data/sib200)")
     p.add_argument("--encoder", default="multilingual-e5-small", help="(default: %(default)s)")
-    p.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), help="(default: all)")
+    p.add_argument("--only", nargs="+", choices=ROWS, help="rows (default: all)")
     p.add_argument("--run", type=Path, help="a run of train.py, for the rows of that name")
     p.add_argument("--seen", type=names, default=SEEN, help="(default: SIB-200's four)")
     p.add_argument("--source", type=names, default=SOURCE, help="(default: six languages)")
@@ -335,8 +339,8 @@ def main():
     if args.cost_of or args.cost:
         return cost_of(args) if args.cost_of else cost(args)
     task, read = Task(args), Reader(args.encoder)
-    for name in args.only:
-        if name != "run" or args.run:
+    for name in args.only or ROWS:
+        if args.only or name != "run" or args.run:
             ROWS[name](args, task, read)
     print(f"\nPeak memory of all this: {peak_memory(torch.device('cpu')) / 1e9:.1f} GB.")
 

@@ -25,7 +25,7 @@ from minirosprompt import UserError
 from minirosprompt.classifier import Classifier, load_encoder
 from minirosprompt.data import load_label_words, load_split
 from minirosprompt.io import cli
-from minirosprompt.io.cli import Parser
+from minirosprompt.io.cli import Parser, whole
 from minirosprompt.io.files import read_json, write_row, writing
 from minirosprompt.io.settings import default_settings
 from minirosprompt.verbalizer import StateVerbalizer
@@ -67,6 +67,8 @@ def judged_on(data):
     train = [e for e in load_split(data, "train") if e.lang in SOURCE]
     dev = [e for e in load_split(data, "dev") if e.lang in SOURCE]
     ids = sorted({e.id for e in train if e.label in SEEN})
+    if not ids:
+        raise UserError(f"{data}: no text of {', '.join(SEEN)} in {', '.join(SOURCE)}")
     # By sentence, so that no translation of one that is judged by is trained on.
     drawn = set(random.Random(0).sample(ids, len(ids) // 2))
     judge = [e for e in train if e.id not in drawn] + dev
@@ -77,8 +79,8 @@ def judged_on(data):
 
 @torch.inference_mode()
 def hard(args):
-    encoder, tokenizer = load_encoder(args.encoder, dtype=torch.bfloat16)
     _, judge = judged_on(args.data)
+    encoder, tokenizer = load_encoder(args.encoder, dtype=torch.bfloat16)
     classes = list(load_label_words(args.data))
     labels = torch.tensor([classes.index(e.label) for e in judge])                  # (N,)
     columns = list(itertools.product(WORDS, ("mean", "max")))
@@ -173,7 +175,7 @@ def main():
     p.add_argument("--encoder", default="multilingual-e5-small",
                    help="(default: multilingual-e5-small)")
     p.add_argument("--only", nargs="+", choices=list(SOFT), help="rows of soft (default: all)")
-    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="(default: 0 1)")
+    p.add_argument("--seeds", type=whole, nargs="+", default=[0, 1], help="(default: 0 1)")
     args = p.parse_args()
     (hard if args.what == "hard" else soft)(args)
 

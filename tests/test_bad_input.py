@@ -17,7 +17,8 @@ from conftest import ROOT, refused
 
 DATA_SETS = ["sib200", "dbpedia14", "agnews", "mtop", "massive", "masakhanews", "taxi1500"]
 SEVERAL_LANGUAGES = ["sib200", "mtop", "massive", "masakhanews"]
-NOT_SCRIPTS = ["common", "packed", "sources", "world", "__init__"]  # modules that scripts share
+# modules that scripts share
+NOT_SCRIPTS = ["common", "packed", "sources", "world", "suites", "__init__"]
 # script: [(flags, what the line must say)]. TINY and COLOURS are the tests' encoder and data,
 # HEADLESS is the encoder without its masked-LM head, RUN a finished run of theirs, LISTS are lists
 # of labels, TEXTS sources of pretraining text. Standard input is empty.
@@ -35,6 +36,10 @@ BAD = {
         ("--source aa,zz", "--source: zz not in"),
         ("--label-languages zz", "labels.json: 'blue' has no label word in zz"),
         ("--shots 0", "argument --shots: '0' is not a whole number from 1"),
+        ("--verbalizer words --temperature 0.1", "--temperature: only of --verbalizer states"),
+        ("--pooling mask", "--pooling: only of --verbalizer states"),
+        ("--verbalizer states --k 3", "--k: only of --verbalizer words"),
+        ("--shots 1 2 3", "--shots: 3 numbers for"),
         ("--shots 1.5", "argument --shots: '1.5' is not a whole number from 1"),
         ("--template {prompt}{text}", "--template '{prompt}{text}': {mask} must occur once"),
         ("--template {prompt}{text}{mask}{mask}", "{mask} must occur once"),
@@ -195,6 +200,20 @@ BAD = {
         ("--dry-run 1", "unrecognized arguments: 1"),
         ("--out", "argument --out: expected one argument"),
     ],
+    "benchmarks/choose.py": [
+        ("", "the following arguments are required: what"),
+        ("neither", "argument what: invalid choice: 'neither'"),
+        ("hard --data nowhere", "nowhere/train.tsv: No such file"),
+        ("hard --data COLOURS", "COLOURS: no text of science/technology"),
+        ("soft --only P64", "argument --only: invalid choice: 'P64'"),
+        ("soft --seeds x", "argument --seeds: 'x' is not a whole number"),
+        ("hard --encoder", "argument --encoder: expected one argument"),
+    ],
+    "benchmarks/by_language.py": [
+        ("", "the following arguments are required: run"),
+        ("nowhere", "nowhere/config.json: No such file"),
+        ("nowhere --out", "argument --out: expected one argument"),
+    ],
     "data_scripts/pretraining/probe.py": [
         ("--encoder nowhere", "nowhere"),
         ("--data nowhere", "nowhere"),
@@ -294,8 +313,8 @@ def test_the_table_has_every_flag_of_every_script(run_script):
     found = [*(ROOT / "data_scripts").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     scripts = {"train.py", "eval.py"}
     for path in found:
-        # speed.py needs packages that not everybody has: test_benchmark.py
-        if path.stem not in [*NOT_SCRIPTS, "speed"]:
+        # These need packages that not everybody has: test_benchmark.py, test_baselines.py.
+        if path.stem not in [*NOT_SCRIPTS, "speed", "baselines"]:
             scripts.add(str(path.relative_to(ROOT)))
     assert set(BAD) == scripts
     for script in scripts:

@@ -19,6 +19,8 @@ RECIPES = {
                "label_languages": ["eng_Latn"], "label_words": 2, "steps": 20, "lr": 0.01,
                "seeds": [0]},
 }
+# Flags that only one of the two reads: {flag: (which, default)}
+ONLY_OF = {"k": ("words", 1), "pooling": ("states", "mean"), "temperature": ("states", 0.05)}
 
 
 def default_of(flag):
@@ -35,13 +37,18 @@ def default_of(flag):
 def complete(settings, encoder):
     """Fills in what is None, by the verbalizer; and the verbalizer by the encoder.
 
-    Raises UserError for words at the mask of an encoder that has no masked-LM head.
+    Raises UserError for words at the mask of an encoder that has no masked-LM head, and for a flag
+    that the verbalizer does not read.
     """
     if settings.verbalizer is None:
         settings.verbalizer = "words" if encoder.head else "states"
     if settings.verbalizer == "words" and not encoder.head:
         raise UserError(f"--verbalizer words: {settings.encoder} has no masked-LM head, so nothing "
                         "can be read off the mask; use --verbalizer states")
+    for flag, (which, default) in ONLY_OF.items():
+        if which != settings.verbalizer and getattr(settings, flag) != default:
+            raise UserError(f"--{flag}: only of --verbalizer {which}, and this is "
+                            f"{settings.verbalizer}")
     for flag, value in RECIPES[settings.verbalizer].items():
         if flag in settings and getattr(settings, flag) is None:
             setattr(settings, flag, value)
@@ -74,11 +81,11 @@ def add_settings(parser):
                    + default_of("hard_prompt"))
     g.add_argument("--combine", choices=["max", "mean"],
                    help="over a class's label words " + default_of("combine"))
-    g.add_argument("--k", type=positive, default=1,
+    g.add_argument("--k", type=positive, default=ONLY_OF["k"][1],
                    help="words: neighbours K of a label word, itself among them (default: 1)")
-    g.add_argument("--pooling", choices=["mean", "mask"], default="mean",
+    g.add_argument("--pooling", choices=["mean", "mask"], default=ONLY_OF["pooling"][1],
                    help="states: the mean over all tokens, or the one at the mask (default: mean)")
-    g.add_argument("--temperature", type=above_zero, default=0.05,
+    g.add_argument("--temperature", type=above_zero, default=ONLY_OF["temperature"][1],
                    help="states: score = cosine / temperature (default: 0.05)")
     g.add_argument("--calibration", choices=["none", "contextual"], default="none",
                    help="subtract the scores of an empty text at test time (default: none)")
