@@ -1,4 +1,7 @@
-"""What the notebooks share: a short mode for the tests, how plots look, train.py as a module."""
+"""What the notebooks share.
+
+A short mode for the tests, how plots look, train.py as a module, whether there is a real encoder.
+"""
 import importlib.util
 import os
 from pathlib import Path
@@ -6,6 +9,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 from cycler import cycler  # matplotlib brings it
+
+from minirosprompt.io import e5, hub
 
 # Set by the tests: fewer steps, and claims that need the full ones go unchecked.
 SHORT = bool(os.environ.get("TUTORIALS_SHORT"))
@@ -37,6 +42,21 @@ def load_script(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def at_hand():
+    """Whether multilingual-e5-small is in a cache of this machine; if not, says how to get it.
+
+    A notebook downloads nothing: without this encoder it leaves out what needs one.
+    """
+    repository, _ = hub.parse(e5.NAME)
+    commit, _ = hub.PINNED[repository]
+    from_hub = hub.find_in_cache(repository, [commit, "main"])
+    if from_hub or hub.missing(e5.cache_folder() / e5.NAME) is None:
+        return True
+    print(f"left out, because {e5.NAME} is not on this machine; to get it (91 MB): "
+          f"python data_scripts/download_encoder.py {e5.NAME}")
+    return False
 
 
 def unsolved(text="not solved yet"):
