@@ -16,10 +16,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
+from by_language import percent
 from suites import SUITES
 
-from minirosprompt import UserError
+from minirosprompt import UserError, metrics
 from minirosprompt.io import cli
 from minirosprompt.io.cli import Parser
 from minirosprompt.io.files import read_json, writing
@@ -79,10 +79,10 @@ def value(rows, cell):
     """
     *which, metric = cell.split()
     roles = [role for role in which if role in ("source", "target")] or ["source", "target"]
-    values = [row[metric] for row in rows if row["role"] in roles and row[metric] is not None]
-    if not values:
-        return None
-    return min(values) if "worst" in which else float(np.mean(values))
+    rows = [row for row in rows if row["role"] in roles]
+    if "worst" in which:
+        return metrics.mean_or_worst(rows, "worst", metric, {})
+    return metrics.mean_of(rows, metric)
 
 
 def cells_of(results, names):
@@ -94,12 +94,7 @@ def cells_of(results, names):
     for method, of_seed in prompts.items():
         for cell, name in names.items():
             values = [value(rows, cell) for rows in of_seed.values()]
-            text = "–"
-            if None not in values:
-                text = f"{100 * np.mean(values):.1f}"
-                if len(values) > 1:
-                    text += f" ±{100 * np.std(values, ddof=1):.1f}"
-            cells[method, name] = text
+            cells[method, name] = "–" if None in values else percent(values)
     return cells
 
 

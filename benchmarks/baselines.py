@@ -36,16 +36,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from by_language import percent, table
-from choose import SEEN, SOURCE
-from suites import SAMPLE
+from by_language import Run, percent, table
+from suites import SAMPLE, SEEN, SOURCE
 
 from minirosprompt import UserError
 from minirosprompt.classifier import Classifier, load_encoder
 from minirosprompt.data import few_shot, load_data, load_label_words, load_split
 from minirosprompt.io import cli
 from minirosprompt.io.cli import Parser, names, positive, whole
-from minirosprompt.io.files import load_state, read_json
 from minirosprompt.io.runtime import peak_memory
 from minirosprompt.io.settings import default_settings
 from minirosprompt.io.weights import encoder_folder
@@ -253,25 +251,21 @@ def logistic_rows(args, task, read):
 def run_rows(args, task, _):
     if args.run is None:
         raise UserError("--only run: of which run? See --run")
-    settings = argparse.Namespace(**read_json(args.run / "config.json"))
+    run = Run(args.run, args.data)
+    settings = run.settings
     if (set(settings.seen), set(settings.source), settings.shots) != \
             (set(args.seen), set(args.source), [args.shots]):
         raise UserError(f"{args.run}: other --seen, --source or --shots than here")
-    settings.data = args.data
-    _, _, tested = load_data(settings)
-    row = {(e.lang, e.id): n for n, e in enumerate(tested)}
+    row = {(e.lang, e.id): n for n, e in enumerate(run.tested)}
     rows = [row.get((e.lang, e.id)) for e in task.tested]
     if None in rows:
         raise UserError(f"{args.run}: it has not been tested on all of these texts")
-    classes = list(load_label_words(args.data, settings.classes))
-    columns = [classes.index(label) for label in task.classes]
-    paths = {f"hard prompt `{settings.hard_prompt}`": [args.run / "hard.pt"]}
-    for objective in settings.objective:
-        paths[f"soft prompt, {objective}"] = [args.run / f"soft-{objective}-{seed}" / "scores.pt"
-                                              for seed in settings.seeds]
-    for alone, (name, of_method) in itertools.product((False, True), paths.items()):
-        found = [load_state(path).numpy()[rows][:, columns] for path in of_method]  # (N, C) each
-        task.print_row(f"ours, {name}", found, alone=alone)
+    columns = [run.classes.index(label) for label in task.classes]
+    for alone, (method, scores) in itertools.product((False, True), run.scores.items()):
+        name = f"soft prompt, {method.removeprefix('soft-')}"
+        if method == "hard":
+            name = f"hard prompt `{settings.hard_prompt}`"
+        task.print_row(f"ours, {name}", scores[:, rows][:, :, columns], alone=alone)
 
 
 # ---- what scoring takes --------------------------------------------------------------------------

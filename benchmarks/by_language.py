@@ -29,14 +29,20 @@ def settings_of_run(folder):
 
 
 class Run:
-    """What is right and what is wrong in a run: {method: (seeds, N) bool}, and of which texts."""
+    """A run's scores, {method: (S, N, C)} of S seeds and the N `tested` texts; and which are right.
 
-    def __init__(self, folder):
+    data: the data folder, if it lies elsewhere than in training. Raises UserError.
+    """
+
+    def __init__(self, folder, data=None):
         settings = settings_of_run(folder)
+        settings.data = data or settings.data
         _, _, tested = load_data(settings)
         classes = list(load_label_words(settings.data, settings.classes))
         labels = np.array([classes.index(e.label) for e in tested])                 # (N,)
         self.settings = settings
+        self.tested = tested
+        self.classes = classes
         self.langs = np.array([e.lang for e in tested])                             # (N,)
         self.ids = np.array([e.id for e in tested])                                 # (N,)
         is_seen = np.array([e.label in settings.seen for e in tested])              # (N,)
@@ -45,12 +51,14 @@ class Run:
         for objective in settings.objective:
             paths[f"soft-{objective}"] = [folder / f"soft-{objective}-{seed}" / "scores.pt"
                                           for seed in settings.seeds]
+        self.scores = {}
         self.right = {}
         for method, of_method in paths.items():
             scores = np.stack([load_state(path).numpy() for path in of_method])     # (S, N, C)
             if scores.shape[1] != len(tested):
                 raise UserError(f"{folder}: scores of {scores.shape[1]} texts, but the data have "
                                 f"{len(tested)}: not those of the run")
+            self.scores[method] = scores
             self.right[method] = scores.argmax(2) == labels                         # (S, N)
 
     def by_language(self, values, langs, metric):
@@ -63,7 +71,8 @@ class Run:
         difference = self.right[method].mean(0) - self.right["hard"][0]             # (N,)
         of_lang = self.by_language(difference, langs, metric)                       # (L,)
         keep = self.of_metric[metric] & np.isin(self.langs, langs)
-        # Every language has the same sentences, so the mean over texts is that over languages.
+        # SIB-200's languages have the same sentences, so the mean over texts, of which this is the
+        # interval, is that over languages. Elsewhere languages with more texts weigh more in it.
         over_sentences = bootstrap(difference[keep].astype(float), self.ids[keep])
         return of_lang.mean(), over_sentences, bootstrap(of_lang, np.array(langs))
 
@@ -96,9 +105,9 @@ def kinds_of(run):
 
 # ---- Markdown ------------------------------------------------------------------------------------
 
-def percent(values, signed=False):
+def percent(values):
     """values: (S,), one a seed -> "12.3 ±1.0"."""
-    text = f"{100 * np.mean(values):{'+' if signed else ''}.1f}"
+    text = f"{100 * np.mean(values):.1f}"
     return text + (f" ±{100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 

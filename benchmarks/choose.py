@@ -14,12 +14,12 @@ import itertools
 import random
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from ablations import run
+from suites import SEEN, SOURCE
 
 from minirosprompt import UserError
 from minirosprompt.classifier import Classifier, load_encoder
@@ -30,9 +30,6 @@ from minirosprompt.io.files import read_json, write_row, writing
 from minirosprompt.io.settings import default_settings
 from minirosprompt.verbalizer import StateVerbalizer
 
-ROOT = Path(__file__).resolve().parent.parent
-SEEN = ["science/technology", "politics", "sports", "health"]
-SOURCE = ["eng_Latn", "deu_Latn", "spa_Latn", "rus_Cyrl", "arb_Arab", "zho_Hans"]
 HALVES = [["eng_Latn", "spa_Latn", "zho_Hans"], ["deu_Latn", "rus_Cyrl", "arb_Arab"]]
 
 BEFORE = "{prompt} {text}"
@@ -42,6 +39,7 @@ HARD = [(BEFORE, words) for words in (
     "query: news article:", "query: news about", "query: headline:", "query: category",
     "query: Wikipedia:", "query: this text is about", "query: query: query: query:")]
 HARD += [(BEHIND, words) for words in ("topic", "news", "category", "subject")]
+HARD += [("query: " + BEHIND, words) for words in ("topic", "news", "category")]
 WORDS = {  # what the label words are: (languages, so many of each)
     "one": (["eng_Latn"], 1), "two": (["eng_Latn"], 2), "two of six": (SOURCE, 2),
     "two of all": (["all"], 2),
@@ -50,7 +48,7 @@ SOFT = {  # row: flags of train.py
     "P8": "",
     "P4": "--prompt-length 4",
     "P16": "--prompt-length 16",
-    "max": "--combine max",
+    "mean": "--combine mean",
     "steps": "--steps 40",
     "lr": "--lr 0.003",
     "tau": "--temperature 0.1",
@@ -128,19 +126,23 @@ def write_folds(data, folder):
 def soft(args):
     home = Path("runs") / "choose"
     write_folds(args.data, home / "data")
-    print("accuracy in %; mean over four folds and the seeds, in languages not trained on")
-    print("| row | seen | as if unseen | harmonic mean | ± sd of the folds |")
-    print("|---|---|---|---|---|")
-    hard_row = []
+    print("accuracy in %; mean over four folds and the seeds, in languages not trained on; hard: "
+          "the harmonic mean of the hard prompt under the row's flags")
+    print("| row | seen | as if unseen | harmonic mean | ± sd of the folds | hard |")
+    print("|---|---|---|---|---|---|")
     for row in args.only or SOFT:
-        found = []
+        found = {}  # hard, soft: [seen, unseen, harmonic mean] of every fold
         for fold, held_out in enumerate(SEEN):
             results = run_fold(args, home, row, fold, held_out)
             for method, cells in results["summary"].items():
-                cells = [cells[f"target {of}"]["mean"] for of in ("seen", "unseen", "harmonic")]
-                (hard_row if method == "hard" else found).append(cells)
-        print_row(f"{row}: `{SOFT[row]}`" if SOFT[row] else row, found)
-    print_row("the hard prompt", hard_row)
+                numbers = [cells[f"target {of}"]["mean"] for of in ("seen", "unseen", "harmonic")]
+                found.setdefault(method.split("-")[0], []).append(numbers)
+        mean = 100 * np.mean(found["soft"], axis=0)                                 # (3,)
+        sd = 100 * np.std([numbers[2] for numbers in found["soft"]], ddof=1)
+        hard_mean = 100 * np.mean([numbers[2] for numbers in found["hard"]])
+        cells = [f"{row}: `{SOFT[row]}`" if SOFT[row] else row]
+        cells += [f"{number:.1f}" for number in (*mean, sd, hard_mean)]
+        print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def run_fold(args, home, row, fold, held_out):
@@ -151,21 +153,13 @@ def run_fold(args, home, row, fold, held_out):
         flags = ["--resume", f"runs/{name}"]
         if not (results.parent / "config.json").exists():
             seen = [label for label in SEEN if label != held_out]
-            flags = ["--name", name, "--encoder", args.encoder, "--data", home / "data",
+            flags = ["--name", name, "--encoder", args.encoder, "--data", str(home / "data"),
                      "--seen", ",".join(seen), "--source", ",".join(HALVES[fold % 2]),
                      "--languages", ",".join(HALVES[1 - fold % 2]), "--shots", "16",
                      "--objective", "erm", "--seeds", *map(str, args.seeds),
                      "--dtype", "bfloat16", *shlex.split(SOFT[row])]
-        command = [sys.executable, ROOT / "train.py", *flags]
-        if subprocess.call(command, stdout=subprocess.DEVNULL) != 0:
-            raise UserError(f"train.py has failed: {shlex.join(map(str, command))}")
+        run(["train.py", *flags])
     return read_json(results)
-
-
-def print_row(name, found):
-    mean = 100 * np.mean(found, axis=0)
-    sd = 100 * np.std([of[2] for of in found])
-    print(f"| {name} | " + " | ".join(f"{x:.1f}" for x in mean) + f" | {sd:.1f} |", flush=True)
 
 
 def main():

@@ -73,9 +73,11 @@ languages have 320: differences of five points and less are noise.
 
 # ---- SIB-200 -------------------------------------------------------------------------------------
 
-SIX = "eng_Latn,deu_Latn,spa_Latn,rus_Cyrl,arb_Arab,zho_Hans"  # source languages
+SEEN = ["science/technology", "politics", "sports", "health"]
+SOURCE = ["eng_Latn", "deu_Latn", "spa_Latn", "rus_Cyrl", "arb_Arab", "zho_Hans"]
+SIX = ",".join(SOURCE)
 SIB200_FLAGS = ["--data", "data/sib200", "--shots", "16", "--dtype", "bfloat16",
-                "--seen", "science/technology,politics,sports,health", "--source", SIX]
+                "--seen", ",".join(SEEN), "--source", SIX]
 # Eight target languages with much text in XLM-R, eight with little, eight with none, drawn at
 # random: all 205 would take nine times as long.
 SAMPLE = ("bul_Cyrl,kat_Geor,lit_Latn,pes_Arab,pol_Latn,por_Latn,swe_Latn,tam_Taml,"

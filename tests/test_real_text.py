@@ -1,6 +1,7 @@
 """benchmarks/choose.py and by_language.py: what is real text's, on data that the tests make."""
 import json
 import shutil
+import subprocess
 
 import pytest
 from conftest import load_script
@@ -49,7 +50,7 @@ def test_soft_folds_hold_out_a_class_and_half_of_the_languages(folder, headless,
     def call(command, stdout):  # in this process: importing torch takes longer than the training
         return run_script("train.py", *command[2:]).returncode
 
-    monkeypatch.setattr(choose.subprocess, "call", call)
+    monkeypatch.setattr(subprocess, "call", call)
     monkeypatch.setitem(choose.SOFT, "P4", "--prompt-length 4 --steps 2")
     flags = ["soft", "--data", str(folder), "--encoder", str(headless), "--only", "P4"]
     monkeypatch.setattr("sys.argv", ["choose.py", *flags, "--seeds", "0"])
