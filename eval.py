@@ -6,19 +6,22 @@
     python eval.py --labels classes.txt --input texts.txt > scores.tsv   # one text a line
     torchrun --nproc-per-node 4 -- eval.py --run runs/NAME               # four processes, or GPUs
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import sys
 import time
+import warnings
 from os.path import getmtime
 from pathlib import Path
 
 from minirosprompt import UserError
-from minirosprompt.classifier import Classifier, load_encoder
+from minirosprompt.classifier import Classifier, decide, load_encoder
 from minirosprompt.data import Example, data_folder, load_label_words, load_split
 from minirosprompt.io import cli, texts
-from minirosprompt.io.cli import Parser, names, nonnegative
+from minirosprompt.io.cli import Parser, folder, names, nonnegative
 from minirosprompt.io.prompts import load_prompt
+from minirosprompt.io.runs import free_folder, newest_run, shipped_prompt
 from minirosprompt.io.runtime import join, pick_device, shard
-from minirosprompt.io.settings import PROMPTS, read_settings
+from minirosprompt.io.settings import read_settings
 from minirosprompt.report import report, report_by_kind
 
 
@@ -26,11 +29,11 @@ def arguments(argv):
     p = Parser(description=__doc__)
     p.add_argument("--run", type=Path, help="folder of a run, or a prompt.safetensors (default: "
                    "the newest run; with --labels the prompt that ships)")
-    p.add_argument("--encoder", help="if it lies elsewhere than in training")
+    p.add_argument("--encoder", type=folder, help="if it lies elsewhere than in training")
     cli.add_device(p)
     p.add_argument("--show-neighbours", action="store_true", help="print what label words become")
     g = p.add_argument_group("evaluate on labelled data")
-    g.add_argument("--data", help="data folder (default: the one trained on)")
+    g.add_argument("--data", type=folder, help="data folder (default: the one trained on)")
     g.add_argument("--languages", type=names,
                    help="languages that are tested (default: all in the data)")
     splits = ["test", "dev", "train"]
@@ -38,15 +41,18 @@ def arguments(argv):
     g.add_argument("--calibration", choices=["none", "contextual"],
                    help="(default: as in training)")
     g.add_argument("--stacking", type=nonnegative, help="(default: as in training)")
-    g.add_argument("--out", type=Path, help="folder for the results (default: RUN/eval-SPLIT)")
+    g.add_argument("--out", type=Path, help="for the results (default: RUN/eval-SPLIT or -2, -3 …)")
     g = p.add_argument_group("classify your own texts")
-    g.add_argument("--labels", type=texts.labels, help="class names with commas; or a file: a "
-                   "class a line, perhaps with a colon and label words or a description, with "
-                   "semicolons between them; or a labels.json: {class: {language: [label words]}}")
+    g.add_argument("--labels", type=texts.labels, help="class names with commas; or a file, a "
+                   "class a line (class: label word; description), or a labels.json")
     g.add_argument("--text", action="append", help="a text; may be given again")
     g.add_argument("--input", help='a UTF-8 file with one text a line, or "-"')
     g.add_argument("--format", choices=texts.FORMATS, default="tsv", help="(default: tsv)")
-    return p.parse_args(argv)
+    args = p.parse_args(argv)
+    own = args.text or args.input
+    cli.refuse(p, argv, ["languages", "split", "out"] if own else ["format"],
+               "where texts of your own are classified" if own else "without --text or --input")
+    return args
 
 
 def main(argv=None):
@@ -60,6 +66,8 @@ def main(argv=None):
 
     # A run has one set of settings, in each of its prompts; flags here may overrule some.
     settings = read_settings(paths[0])
+    if args.data not in (None, settings.data):
+        settings.classes = None  # all that the other data have
     for flag in ("encoder", "data", "calibration", "stacking"):
         if getattr(args, flag) is not None:
             setattr(settings, flag, getattr(args, flag))
@@ -83,7 +91,10 @@ def main(argv=None):
         start = time.perf_counter()
         scores = classifier(prompt).score([Example(text) for text in read], progress="scoring")
         rate = len(read) / (time.perf_counter() - start)
-        texts.write_scores(sys.stdout, args.format, read, list(label_words), scores.softmax(1))
+        classes = list(label_words)
+        chosen = decide(scores, classes).tolist()
+        texts.write_scores(sys.stdout, args.format, read, classes, scores.softmax(1), chosen)
+        texts.warn_of_ties(scores, "scoring")
         if shard()[0] == 0:
             print(f"{len(read):,} texts, {rate:,.0f} a second", file=sys.stderr)
     elif args.labels:
@@ -94,46 +105,36 @@ def main(argv=None):
         for (method, seed), prompt in prompts.items():
             scores[method, seed] = classifier(prompt).score(examples, progress=method)
         if shard()[0] == 0:  # of several processes the first one reports
-            folder = args.out or (run.parent if run in paths else run) / f"eval-{args.split}"
+            home = run.parent if run in paths else run
+            folder = args.out or free_folder(home / f"eval-{args.split}")
             rows = report(folder, settings, examples, list(label_words), scores, device)
             report_by_kind(folder, rows, settings.encoder)
 
 
-def shipped_prompt(encoder):
-    """-> the prompt that comes with this repository for an encoder. Raises UserError."""
-    name = encoder or "multilingual-e5-small"
-    shipped = {path.stem: path for path in PROMPTS.glob("*.safetensors")}
-    if name not in shipped:
-        raise UserError(f"--run: no prompt ships for {name}; name one that train.py made")
-    return shipped[name]
-
-
-def newest_run():
-    """-> the folder under runs/ whose prompt was written last."""
-    found = list(Path("runs").glob("*/*/prompt.safetensors"))
-    if not found:
-        raise UserError("runs: no trained prompt yet: run python train.py, or name one by --run")
-    return max(found, key=getmtime).parent.parent
-
-
 def choose_label_words(args, settings):
-    """-> {class: [label words]}: of --labels, else those of the data set."""
+    """-> {class: [label words]}: of --labels or the data set; of a class it lacks, its name."""
     if isinstance(args.labels, Path):
-        if args.labels.suffix == ".json":
+        if args.labels.suffix.lower() == ".json":
             return load_label_words(args.labels)
         return texts.read_label_list(args.labels)
     of_data = {}
     if args.labels is None or (data_folder(settings.data) / "labels.json").exists():
-        classes = None if args.data else settings.classes
-        first = None if args.data else settings.label_words
-        of_data = load_label_words(settings.data, classes, settings.label_languages, first)
-    # A class's label words are those of the data set if it has the class, else its own name.
+        of_data = load_label_words(settings.data, settings.classes, settings.label_languages,
+                                   settings.label_words)
+    else:
+        warnings.warn(f"{settings.data}, which the prompt was trained on, is not there: the label "
+                      "words of every class are its name alone")
     return {name: of_data.get(name, [name]) for name in args.labels or of_data}
 
 
 def labelled(args, settings, label_words):
     """-> the Examples of --data, --split, --languages whose classes compete."""
-    examples = [e for e in load_split(settings.data, args.split) if e.label in label_words]
+    examples = load_split(settings.data, args.split)
+    others = {e.label for e in examples if e.label not in label_words}
+    if others and not args.labels and not settings.classes:
+        raise UserError(f"{settings.data}: labels.json has no class {', '.join(sorted(others))}, "
+                        f"but the {args.split} split has: add it there (upper case counts)")
+    examples = [e for e in examples if e.label in label_words]
     unknown = set(args.languages or ()) - {e.lang for e in examples}
     if unknown:
         raise UserError(f"--languages: {', '.join(sorted(unknown))} not in {settings.data}")

@@ -3,11 +3,12 @@
     python train.py                             # multilingual-e5-small on MiniTopics: two minutes
     python train.py --seeds 0 1 2 3 4           # mean ± sd over five seeds
     python train.py --encoder pocket            # a small encoder that ships: no network, a minute
-    python train.py --objective group-dro --group-by lang,label --eta 0.3
     python train.py --encoder xlm-roberta-base --data data/sib200 --source eng_Latn
     python train.py --resume runs/NAME          # after an interruption
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import csv
+import os
 import time
 from pathlib import Path
 
@@ -16,14 +17,15 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from minirosprompt import UserError
-from minirosprompt.classifier import Classifier, load_encoder
+from minirosprompt.classifier import Classifier, decide, load_encoder
 from minirosprompt.data import draw_batch, few_shot, groups_of, load_data, load_label_words
 from minirosprompt.dro import group_losses, update_log_q
 from minirosprompt.io import cli
 from minirosprompt.io.cli import Parser, names, nonnegative, positive, whole
-from minirosprompt.io.files import kept, load_state, save_state, write_json, writing
-from minirosprompt.io.prompts import load_prompt, save_prompt
-from minirosprompt.io.runtime import environment, interrupts, pick_device
+from minirosprompt.io.files import kept, load_state, save_state, writing
+from minirosprompt.io.prompts import fingerprint, load_prompt, save_prompt
+from minirosprompt.io.runs import held, refuse_if_there
+from minirosprompt.io.runtime import interrupts, pick_device
 from minirosprompt.io.settings import add_settings, complete, default_of, settings_of
 from minirosprompt.prompt import Template, init_prompt
 from minirosprompt.report import report
@@ -31,13 +33,13 @@ from minirosprompt.report import report
 # ---- flags ---------------------------------------------------------------------------------------
 
 def arguments(argv):
-    """-> (args, folder of the run). --resume takes the args that the run was begun with."""
+    """-> (args, folder of the run, is it new?). --resume takes the args that it was begun with."""
     p = Parser(description=__doc__)
     add_settings(p)  # --encoder, --data, --template ...: io/settings.py
     g = p.add_argument_group("training")
     objectives = ["erm", "group-dro"]
-    g.add_argument("--objective", nargs="+", choices=objectives, default=["erm", "group-dro"],
-                   help="mean loss, worst-group loss, or one after the other (default: both)")
+    g.add_argument("--objective", nargs="*", choices=objectives, default=["erm", "group-dro"],
+                   help="mean loss, worst-group loss; or none: the hard prompt (default: both)")
     g.add_argument("--group-by", type=names, default=["lang"],
                    help="columns that make the groups, with commas (default: lang)")
     g.add_argument("--eta", type=nonnegative, default=0.3,
@@ -68,20 +70,19 @@ def arguments(argv):
     cli.add_device(g)
     args = p.parse_args(argv)
     if args.resume:
-        run = Path(args.resume)
-        return cli.resumed(p, args, run / "config.json"), run
-    run = Path("runs") / (args.name or time.strftime("%Y%m%d-%H%M%S"))
-    if (run / "config.json").exists():
-        raise UserError(f"{run} exists: choose another --name, or go on with it by --resume {run}")
-    return args, run
+        return cli.resumed(p, argv, args.resume), Path(args.resume), False
+    if "group-dro" not in args.objective:
+        cli.refuse(p, argv, ["eta", "adjustment"], "without --objective group-dro")
+    run = Path("runs") / (args.name or time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}"))
+    refuse_if_there(run)
+    return args, run, True
 
 
 # ---- set-up --------------------------------------------------------------------------------------
 
 def main(argv=None):
-    args, run = arguments(argv)
+    args, run, new = arguments(argv)
     device, dtype = pick_device(args.device, args.dtype)
-
     # Data: texts to train on, to select a prompt by, to report on.
     pool, dev, tested = load_data(args)
 
@@ -91,29 +92,30 @@ def main(argv=None):
     label_words = load_label_words(args.data, args.classes, args.label_languages, args.label_words)
     seen_words = {label: label_words[label] for label in args.seen}
     training = {s: few_shot(pool, args.seen, args.source, args.shots, s) for s in args.seeds}
-    hard = Classifier(encoder, tokenizer, label_words, args)
+    hard = Classifier(encoder, tokenizer, label_words, args).calibrate()
     # Raises if there is no room for so long a prompt: now, before anything is written.
     Template(args.template, tokenizer, args.prompt_length, encoder.config.max_tokens, False)
     start = (args.init, args.prompt_length, encoder, tokenizer, args.hard_prompt)
     initial = {s: init_prompt(*start, s) for s in args.seeds}
-    write_json(run / "config.json", vars(args))
-    write_json(run / "env.json", environment(device))
-    scores = {("hard", 0): kept(run / "hard.pt", hard.calibrate().score, tested, "hard prompt")}
-
-    # One soft prompt for every seed and objective, trained on the seen classes, tested on all.
-    for seed in args.seeds:
-        for objective in args.objective:
-            method = f"soft-{objective}"
-            path = run / f"{method}-{seed}" / "prompt.safetensors"
-            if not path.exists():  # else --resume: this one is done
-                classifier = Classifier(encoder, tokenizer, seen_words, args, initial[seed])
-                prompt = train(args, objective, seed, classifier, training[seed], dev, path.parent)
-                save_prompt(path, prompt, encoder, method, seed, settings_of(args))
-            # Now all classes compete, those that training has never heard of too.
-            prompt, _ = load_prompt(path, encoder)
-            soft = Classifier(encoder, tokenizer, label_words, args, prompt).calibrate()
-            scores[method, seed] = kept(path.with_name("scores.pt"), soft.score, tested, "scoring")
-    report(run, args, tested, list(label_words), scores, device)
+    inputs = {"texts": [e.columns for e in pool + dev + tested], "label words": label_words,
+              "encoder": fingerprint(encoder)}
+    with held(run, new, vars(args), inputs, device):  # by this process alone
+        scores = {("hard", 0): kept(run / "hard.pt", hard.score, tested, "hard prompt")}
+        # One soft prompt for every seed and objective, trained on the seen classes, tested on all.
+        for seed in args.seeds:
+            for objective in args.objective:
+                method = f"soft-{objective}"
+                folder = run / f"{method}-{seed}"
+                path = folder / "prompt.safetensors"
+                if not path.exists():  # else --resume: this one is done
+                    classifier = Classifier(encoder, tokenizer, seen_words, args, initial[seed])
+                    prompt = train(args, objective, seed, classifier, training[seed], dev, folder)
+                    save_prompt(path, prompt, encoder, method, seed, settings_of(args))
+                # Now all classes compete, those that training has never heard of too.
+                prompt, _ = load_prompt(path, encoder)
+                soft = Classifier(encoder, tokenizer, label_words, args, prompt).calibrate()
+                scores[method, seed] = kept(folder / "scores.pt", soft.score, tested, "scoring")
+        report(run, args, tested, list(label_words), scores, device)
 
 
 def worst_group(classifier, dev, group_by):
@@ -122,9 +124,8 @@ def worst_group(classifier, dev, group_by):
     labels = torch.tensor([classifier.classes.index(e.label) for e in dev])         # (N,)
     groups, group_names = groups_of(dev, group_by)
     groups = torch.tensor(groups)                                                   # (N,)
-    # group_losses takes the mean of anything over groups: of losses, and of right answers.
-    right = (scores.argmax(1) == labels).float()                                    # (N,)
-    accuracy, _ = group_losses(right, groups, len(group_names))                     # (G,)
+    right = (decide(scores, classifier.classes) == labels).float()                  # (N,)
+    accuracy, _ = group_losses(right, groups, len(group_names))                     # (G,) means
     losses = F.cross_entropy(scores, labels, reduction="none")                      # (N,)
     loss, _ = group_losses(losses, groups, len(group_names))                        # (G,)
     return accuracy.min().item(), loss.max().item()
@@ -151,7 +152,7 @@ def train(args, objective, seed, classifier, examples, dev, folder):
     adjustment = args.adjustment / torch.bincount(group_ids, minlength=G).sqrt()    # (G,)
     log_q = torch.full((G,), 1 / G, device=device).log()                            # (G,) uniform
 
-    step, log, best = 0, [], {"accuracy": -1.0}
+    step, log, best = 0, [], {"accuracy": -1.0, "loss": 0.0}
     # Go on where an interrupted run has stopped, q and the optimiser's moments included.
     last = folder / "last.pt"
     if last.exists():
@@ -191,8 +192,8 @@ def train(args, objective, seed, classifier, examples, dev, folder):
                 raise ValueError(f"train.py has no branch for --objective {objective}")
 
             if not torch.isfinite(loss):
-                kept = f"{last} is good, of step {log[-1][0]}" if log else "no checkpoint yet"
-                raise UserError(f"the loss is {loss.item()} at step {step + 1} ({kept}); "
+                good = f"{last} is good, of step {log[-1][0]}" if log else "no checkpoint yet"
+                raise UserError(f"the loss is {loss.item()} at step {step + 1} ({good}); "
                                 f"start again with a smaller --lr (now {args.lr})")
             optimizer.zero_grad()
             loss.backward()
@@ -205,8 +206,7 @@ def train(args, objective, seed, classifier, examples, dev, folder):
             if step % args.select_every == 0 or step == args.steps:
                 worst, worst_loss = worst_group(classifier, dev, args.group_by)
                 # The dev split is small, so ties are common: then the lower loss is better.
-                tie = worst == best["accuracy"] and worst_loss < best["loss"]
-                if worst > best["accuracy"] or tie:
+                if (worst, -worst_loss) > (best["accuracy"], -best["loss"]):
                     best = {"accuracy": worst, "loss": worst_loss, "step": step,
                             "prompt": classifier.prompt.detach().cpu().clone()}
                 log.append([step, loss.item(), worst, worst_loss, *loss_g.tolist(),

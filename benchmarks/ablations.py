@@ -11,6 +11,7 @@
 Each row is one run of train.py. What is done is not done again: a row whose results.json is there
 is read, one that was interrupted is resumed. The tables are in suites.py.
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import shlex
 import subprocess
 import sys

@@ -23,6 +23,7 @@ The regression's C is the best of four on dev texts of the same classes in the s
 which train.py selects its prompts too. Minutes: training, selecting and scoring, without loading.
 Accuracy in %, means over target languages; of several seeds mean ± sd.
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import argparse
 import contextlib
 import itertools

@@ -8,6 +8,7 @@ are over languages, so that each counts the same; a method's number is the mean 
 Of two 95 % intervals the first is over sentences (drawn with all their translations), the second
 over languages: what another set of texts, or of languages, would change.
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import argparse
 from pathlib import Path
 

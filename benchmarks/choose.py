@@ -1,7 +1,7 @@
 """Choose a hard prompt, and how to train a soft one, on SIB-200 without a look at what is tested.
 
-    python benchmarks/choose.py hard            # one row a hard prompt (10 minutes)
-    python benchmarks/choose.py soft            # one row a way to train (2 hours)
+    python benchmarks/choose.py hard            # one row a hard prompt: 5 minutes
+    python benchmarks/choose.py soft            # one row a way to train: 4 minutes each, or more
     python benchmarks/choose.py soft --only P16 lr   # some of the rows
 
 Both see the four seen classes in the six source languages, and nothing else (Xian et al. 2017):
@@ -10,6 +10,7 @@ prompt is trained on three of the four classes in three of the six languages, an
 other three, the fourth class as if unseen: four such folds. What came out, and what was taken:
 results/log.md.
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import itertools
 import random
 import shlex
@@ -45,7 +46,7 @@ WORDS = {  # what the label words are: (languages, so many of each)
     "two of all": (["all"], 2),
 }
 SOFT = {  # row: flags of train.py
-    "P8": "",
+    "default": "",
     "P4": "--prompt-length 4",
     "P16": "--prompt-length 16",
     "mean": "--combine mean",
@@ -53,9 +54,8 @@ SOFT = {  # row: flags of train.py
     "lr": "--lr 0.003",
     "tau": "--temperature 0.1",
     "words": f"--label-languages {','.join(SOURCE)}",
-    "batch": "--batch-size 64 --steps 10",
-    "query": "--hard-prompt query:",
-    "noise": "--init normal",
+    "behind": "--template '{text} {prompt}' --hard-prompt news --prompt-length 1",
+    "both": "--template 'query: {text} {prompt}' --hard-prompt news --prompt-length 2",
     "dro": "--objective group-dro",
 }
 

@@ -4,6 +4,7 @@
 
 It is the picture that every run leaves as figure.svg, for any results.json and under any name.
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 from pathlib import Path
 
 from minirosprompt import UserError

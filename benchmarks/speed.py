@@ -18,6 +18,7 @@ PEFT puts its vectors before <s>, so ours stand there as well. transformers pads
 as they come, ours go by length. Speed depends on lengths and not on words, so texts are random
 ids, as long as SIB-200's under XLM-R's tokenizer, or all alike.
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import argparse
 import subprocess
 import sys

@@ -26,8 +26,15 @@ from tqdm import tqdm
 from minirosprompt import UserError
 from minirosprompt.io.cli import Parser, names, positive
 from minirosprompt.io.download import download
-from minirosprompt.io.files import write_json, write_row, writing
-from minirosprompt.io.languages import load_languages
+from minirosprompt.io.files import (
+    quoted_rows,
+    read_text,
+    table_lines,
+    write_json,
+    write_row,
+    writing,
+)
+from minirosprompt.io.languages import kind_of
 
 SPLITS = ("train", "dev", "test")
 LABEL_WORDS = Path(__file__).parent / "label_words.tsv"
@@ -53,6 +60,9 @@ def arguments(doc, url, languages=()):
                    "files (default: %(default)s)")
     p.add_argument("--limit", type=positive,
                    help="at most so many texts a split, language and class (default: all)")
+    p.add_argument("--drop-duplicates", action="store_true",
+                   help="leave out of train: texts that dev or test has, second copies, and texts "
+                        "with several classes")
     if languages:
         p.add_argument("--languages", type=names, default=sorted(languages),
                        help="with commas (default: all)")
@@ -92,9 +102,11 @@ def fetch(args, files):
 def find(folder, files):
     """{path below a folder: anything} -> {path: the whole path}. Raises UserError for a gap."""
     paths = {file: Path(folder).expanduser() / file for file in files}
-    for path in paths.values():
-        if not path.is_file():
-            raise UserError(f"--mirror {folder}: no file {path}")
+    missing = [file for file, path in paths.items() if not path.is_file()]
+    if missing:
+        some = ", ".join(missing[:4]) + (", …" if len(missing) > 4 else "")
+        raise UserError(f"--mirror {folder}: no file {paths[missing[0]]}; below that folder "
+                        f"{len(missing)} of {len(paths)} files are missing: {some}")
     return paths
 
 
@@ -108,18 +120,14 @@ def read_rows(path, columns, **csv_options):
     """
     has_header = not isinstance(columns, int)
     width = len(columns) if has_header else columns
-    options = {"delimiter": "\t"} | csv_options
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, **options)
-            if has_header and next(reader, None) != columns:
-                raise UserError(f"{path}: line 1: expected the columns {', '.join(columns)}")
-            for row in reader:
-                if len(row) != width:
-                    raise UserError(f"{path}: line {reader.line_num}: {len(row)} columns")
-                yield row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a UTF-8 table ({error})") from None
+    lines = table_lines(read_text(path))
+    if has_header and list(csv.reader(lines[:1], delimiter="\t")) != [columns]:
+        raise UserError(f"{path}: line 1: expected the columns {', '.join(columns)}")
+    rows = quoted_rows(path, lines, width, **csv_options)
+    if has_header:
+        next(rows)
+    for _, cells in rows:
+        yield cells
 
 
 def members(archive, wanted):
@@ -148,7 +156,7 @@ def zip_members(archive, left):
         for info in file.infolist():
             if info.filename in left and info.file_size <= MOST:
                 left.remove(info.filename)
-                yield info.filename, file.read(info).decode("utf-8")
+                yield info.filename, file.read(info).decode("utf-8-sig")
 
 
 def tar_members(archive, left):
@@ -162,7 +170,7 @@ def tar_members(archive, left):
                 raise UserError(f"{archive}: holds more than {MOST_IN_ALL:,} bytes")
             if info.name in left and info.isreg() and info.size <= MOST:
                 left.remove(info.name)
-                yield info.name, file.extractfile(info).read().decode("utf-8")
+                yield info.name, file.extractfile(info).read().decode("utf-8-sig")
 
 
 # ---- writing -------------------------------------------------------------------------------------
@@ -176,16 +184,22 @@ def build(args, concepts, rows, columns=()):
     Every row also gets its language's script and level of XLM-R's pretraining text, to group by.
     The tables appear whole or not at all. Raises UserError for an unknown class or an empty split.
     """
-    languages = load_languages()
     counts = Counter()                          # (split, language, class): texts written
     lengths = {split: [] for split in SPLITS}   # characters of each text written
+    repeats = Repeats()
     empty = 0
+    dropped = 0
+    rows = tqdm(rows, desc="write", unit="row", delay=1)
+    if args.drop_duplicates:
+        every_row = list(rows)
+        rows = without_duplicates(every_row)
+        dropped = len(every_row) - len(rows)
     with ExitStack() as files:
         tables = {}
         for split in SPLITS:
             tables[split] = files.enter_context(writing(args.out / f"{split}.tsv"))
             write_row(tables[split], ["id", "text", "label", "lang", "script", "xlmr", *columns])
-        for split, id_, text, label, lang, *more in tqdm(rows, desc="write", unit="row", delay=1):
+        for split, id_, text, label, lang, *more in rows:
             if label not in concepts:
                 raise UserError(f"{args.mirror}: {lang} {split} {id_}: unknown class {label!r}")
             if not text.strip():
@@ -195,28 +209,95 @@ def build(args, concepts, rows, columns=()):
                 continue
             counts[split, lang, label] += 1
             lengths[split].append(len(text))
-            script = lang[-4:]
-            level = languages[lang]["xlmr"]
+            repeats.add(split, text, label, lang)
+            script = kind_of(lang, "script")
+            level = kind_of(lang, "xlmr")
             write_row(tables[split], [id_, text, label, lang, script, level, *more])
         for split in SPLITS:
             if not lengths[split]:
                 raise UserError(f"{args.mirror}: not one text for {split}.tsv")
-    write_json(args.out / "labels.json", label_words(concepts))
+    words = label_words(concepts)
+    write_json(args.out / "labels.json", words)
 
     print(args.out)
     print_lengths(counts, lengths)
     print_classes(counts, concepts)
-    print_languages(counts, languages)
+    print_languages(counts)
+    print_without_words(counts, words)
+    repeats.print()
+    if dropped:
+        print(f"left out: {dropped:,} texts of train (--drop-duplicates)")
     if empty:
         print(f"left out: {empty} empty texts")
 
+
+# ---- texts that come twice -----------------------------------------------------------------------
+
+def key_of(text, lang):
+    """The same for what is one text but for its spaces. A number, for they are many."""
+    return hash((lang, " ".join(text.split())))
+
+
+def without_duplicates(rows):
+    """The rows, but of train's those alone whose text is nowhere else and has one class.
+
+    Of copies within train the first one stays.
+    """
+    elsewhere = set()
+    labels = {}  # {text: its classes}
+    for split, _, text, label, lang, *_ in rows:
+        labels.setdefault(key_of(text, lang), set()).add(label)
+        if split != "train":
+            elsewhere.add(key_of(text, lang))
+    kept = []
+    for row in rows:
+        split, _, text, _, lang, *_ = row
+        key = key_of(text, lang)
+        if split == "train" and text.strip():  # build counts the empty ones
+            if key in elsewhere or len(labels[key]) > 1:
+                continue
+            elsewhere.add(key)
+        kept.append(row)
+    return kept
+
+
+class Repeats:
+    """Counts the texts of each language that come twice, in a split or in two of them."""
+
+    def __init__(self):
+        self.texts = {split: set() for split in SPLITS}
+        self.within = Counter()     # split: copies beyond the first
+        self.label_of = {}          # {text: the first class it came with}
+        self.ambiguous = set()      # texts that came with another one, too
+
+    def add(self, split, text, label, lang):
+        key = key_of(text, lang)
+        self.within[split] += key in self.texts[split]
+        self.texts[split].add(key)
+        if self.label_of.setdefault(key, label) != label:
+            self.ambiguous.add(key)
+
+    def print(self):
+        train, dev, test = (self.texts[split] for split in SPLITS)
+        if not (self.within.total() or self.ambiguous or train & dev or (train | dev) & test):
+            print("no text comes twice")
+            return
+        within = ", ".join(f"{split} {self.within[split]:,}" for split in SPLITS)
+        print(f"texts twice in one split: {within}; in two: test and train {len(test & train):,}, "
+              f"dev and train {len(dev & train):,}, dev and test {len(dev & test):,}; "
+              f"with several classes: {len(self.ambiguous):,}")
+        if self.within["train"] or train & (dev | test | self.ambiguous):
+            print("--drop-duplicates leaves these out of train")
+
+
+# ---- label words ---------------------------------------------------------------------------------
 
 def label_words(concepts):
     """{class: [concepts of label_words.tsv]} -> {class: {language: [words]}}.
 
     A word that two classes would share in a language speaks for neither of them.
     """
-    with open(LABEL_WORDS, encoding="utf-8", newline="") as file:
+    with open(LABEL_WORDS, encoding="utf-8-sig", newline="") as file:
         table = {row.pop("concept"): row for row in csv.DictReader(file, delimiter="\t")}
     words = {}
     for lang in table["science"]:
@@ -254,15 +335,26 @@ def print_classes(counts, concepts):
     print("classes: " + ", ".join(shares))
 
 
-def print_languages(counts, languages):
+def print_languages(counts):
     """The languages by how much of them XLM-R was pretrained on."""
     titles = {
         "high": "well-resourced in XLM-R",
         "low": "less-resourced in XLM-R",
         "no": "not in XLM-R",
+        "unknown": "not in languages.tsv",
     }
     langs = sorted({lang for _, lang, _ in counts})
     for level, title in titles.items():
-        of_level = [lang for lang in langs if languages[lang]["xlmr"] == level]
+        of_level = [lang for lang in langs if kind_of(lang, "xlmr") == level]
         if of_level:
             print(f"{title} ({len(of_level)}): {' '.join(of_level)}")
+
+
+def print_without_words(counts, words):
+    """The languages in which some class has no label word: other languages' stand in for them."""
+    without = []
+    for lang in sorted({lang for _, lang, _ in counts}):
+        if not all(lang in of_class for of_class in words.values()):
+            without.append(lang)
+    if without:
+        print(f"without label words of their own ({len(without)}): {' '.join(without)}")

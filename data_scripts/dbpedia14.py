@@ -6,12 +6,11 @@ are about. CC BY-SA 3.0.
 
 There is no dev split: every hundredth training text is taken for it.
 """
-import csv
-import io
-
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 from data_scripts.common import arguments, build, fetch, members
 from minirosprompt import UserError
 from minirosprompt.io.cli import run as run_script
+from minirosprompt.io.files import quoted_rows, table_lines
 
 URL = "https://s3.amazonaws.com/fast-ai-nlp"
 ARCHIVE = "dbpedia_csv.tgz"
@@ -43,11 +42,11 @@ def rows(archive):
     """
     for name, table in members(archive, ["dbpedia_csv/train.csv", "dbpedia_csv/test.csv"]):
         split = name.removeprefix("dbpedia_csv/").removesuffix(".csv")
-        for i, row in enumerate(csv.reader(io.StringIO(table, newline=""))):
-            if len(row) != 3 or row[0] not in CLASS_OF:
-                raise UserError(f"{archive}: {name}: row {i + 1}: "
-                                "expected a label from 1 to 14, a title and an abstract")
-            number, title, abstract = row
+        lines = quoted_rows(f"{archive}: {name}", table_lines(table), 3, delimiter=",")
+        for i, (line, (number, title, abstract)) in enumerate(lines):
+            if number not in CLASS_OF:
+                raise UserError(f"{archive}: {name}: line {line}: "
+                                f"{number!r} is not a label from 1 to 14")
             part = "dev" if split == "train" and i % 100 == 0 else split
             yield part, f"{split}-{i}", abstract.strip(), CLASS_OF[number], "eng_Latn", title
 

@@ -10,6 +10,7 @@ on its own.
 HF_HOME or HF_HUB_CACHE say where the cache is, HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1 forbids
 the network.
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 from minirosprompt import UserError
 from minirosprompt.classifier import load_encoder
 from minirosprompt.io import e5, hub

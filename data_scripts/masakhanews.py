@@ -4,6 +4,7 @@ French among them), by topic. A text is headline and article.
     python data_scripts/masakhanews.py
     python data_scripts/masakhanews.py --languages swh_Latn,yor_Latn
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 from data_scripts.common import SPLITS, arguments, build, fetch, read_rows
 from minirosprompt.io.cli import run as run_script
 

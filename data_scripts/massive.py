@@ -4,6 +4,7 @@ CC BY 4.0.
     python data_scripts/massive.py                  # 40 MB, 860,000 requests
     python data_scripts/massive.py --languages eng_Latn,swh_Latn,khm_Khmr --limit 200
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import json
 
 from data_scripts.common import arguments, build, fetch, members

@@ -3,6 +3,7 @@
     python data_scripts/mtop.py                     # 8.6 MB
     python data_scripts/mtop.py --languages eng_Latn,tha_Thai
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 from data_scripts.common import arguments, build, fetch, members
 from minirosprompt import UserError
 from minirosprompt.io.cli import run as run_script

@@ -5,6 +5,7 @@ CC BY-SA 4.0.
     python data_scripts/sib200.py --languages eng_Latn,swh_Latn
     python data_scripts/sib200.py --mirror FOLDER   # from FOLDER/eng_Latn/train.tsv and so on
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 from data_scripts.common import SPLITS, arguments, build, fetch, read_rows
 from minirosprompt.io.cli import run as run_script
 from minirosprompt.io.languages import load_languages

@@ -4,6 +4,7 @@
 
 It is public in English alone; its other languages are had from its authors.
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import csv
 
 from data_scripts.common import SPLITS, arguments, build, fetch, read_rows

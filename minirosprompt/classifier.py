@@ -27,7 +27,7 @@ def load_encoder(name, device="cpu", dtype=torch.float32):
     tokenizer = Tokenizer(folder / TOKENIZER_FILE)
     encoder = XLMR.from_pretrained(folder, device, dtype)
     if tokenizer.vocab_size > encoder.config.vocab_size:
-        raise UserError(f"{folder}: {TOKENIZER_FILE} has more ids than config.json's vocab_size: "
+        raise UserError(f"{folder}: its tokenizer has more ids than config.json's vocab_size: "
                         "not of one encoder")
     return encoder, tokenizer
 
@@ -99,6 +99,15 @@ class Classifier(nn.Module):
             if label in (self.settings.seen or ()):
                 self.offset[c] += self.settings.stacking
         return self
+
+
+def decide(scores, classes):
+    """scores: (N, C), classes: C names -> (N,) the number of each text's class.
+
+    Of equals it is the first by name: the order of the classes decides nothing.
+    """
+    by_name = sorted(range(len(classes)), key=lambda c: classes[c])
+    return torch.tensor(by_name)[scores[:, by_name].argmax(1)]
 
 
 @torch.inference_mode()

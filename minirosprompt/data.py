@@ -65,7 +65,7 @@ def load_label_words(path, classes=None, languages=None, first=None):
     a class and language. Raises UserError for a class without a word.
     """
     languages = None if languages == ["all"] else languages
-    if Path(path).suffix != ".json":
+    if Path(path).suffix.lower() != ".json":
         path = data_folder(path) / "labels.json"
     table = {clean(label): by_lang for label, by_lang in read_json(path).items()}
     label_words = {}
@@ -78,6 +78,8 @@ def load_label_words(path, classes=None, languages=None, first=None):
         if not label_words[label]:
             where = f" in {', '.join(languages)}: see --label-languages" if languages else ""
             raise UserError(f"{path}: {label!r} has no label word{where}")
+    if not label_words:
+        raise UserError(f"{path}: no class in it")
     return label_words
 
 

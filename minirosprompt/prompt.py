@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from . import UserError
 from .data import length_buckets
+from .io.texts import warn_of_losses
 from .tokenizer import BOS, EOS, PAD
 
 # In one pass, padding included. cpu: the fastest measured (benchmarks/README.md); cuda: a guess.
@@ -76,6 +77,7 @@ class Template:
         """Texts -> sequences, lists of ids. A long text is cut; all else never is."""
         # All texts in one call, because SentencePiece is much faster so.
         texts_ids = self.tokenizer.encode(list(texts))
+        warn_of_losses(texts_ids, self.room, self.tokenizer)
         return [self.before + ids[:self.room] + self.after for ids in texts_ids]
 
 

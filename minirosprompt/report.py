@@ -4,11 +4,13 @@ import csv
 import numpy as np
 
 from . import metrics
+from .classifier import decide
 from .io.files import write_json, writing
 from .io.languages import kind_of, load_languages, pretraining_text, resource_level
 from .io.picture import draw
 from .io.runtime import peak_memory
 from .io.tables import format_averages, format_gains, format_table
+from .io.texts import warn_of_ties
 
 
 def report(folder, settings, examples, classes, scores, device):
@@ -18,7 +20,10 @@ def report(folder, settings, examples, classes, scores, device):
     """
     seen, source = settings.seen, settings.source
     labels = np.array([classes.index(e.label) for e in examples])                   # (N,)
-    predicted = {key: s.argmax(1).numpy() for key, s in scores.items()}             # (N,) each
+    predicted = {}  # {(method, seed): (N,)}
+    for (method, seed), of_prompt in scores.items():
+        warn_of_ties(of_prompt, f"{method}, seed {seed}")
+        predicted[method, seed] = decide(of_prompt, classes).numpy()
     rows = []
     for (method, seed), p in predicted.items():
         rows += metrics.result_rows(method, seed, examples, labels, p, classes, seen, source)

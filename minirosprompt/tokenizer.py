@@ -5,12 +5,11 @@ XLM-R's ids come from fairseq, which puts four special tokens in front, Sentence
     id            0     1      2     3      4 ...                last
     XLM-R        <s>  <pad>  </s>  <unk>   SentencePiece id + 1   <mask>
 """
-from pathlib import Path
-
 import sentencepiece
 
 from . import UserError
 from .io.files import clean
+from .io.pieces import read_model
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 FAIRSEQ_OFFSET = 1  # XLM-R id = SentencePiece id + 1, for every ordinary piece
@@ -24,12 +23,13 @@ class Tokenizer:
     """
 
     def __init__(self, model_file):
-        """model_file: a SentencePiece model. Raises UserError if it is missing or not one."""
-        if not Path(model_file).is_file():
-            raise UserError(f"{model_file}: no such file "
-                            "(a SentencePiece model is needed beside the weights)")
+        """model_file: a SentencePiece model; if it is missing, tokenizer.json beside it will do.
+
+        Raises UserError if there is neither, or it is damaged.
+        """
+        model = read_model(model_file)
         try:
-            self.sp = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
+            self.sp = sentencepiece.SentencePieceProcessor(model_proto=model)
         except (RuntimeError, OSError) as error:
             fault = type(error).__name__
             raise UserError(f"{model_file}: not a SentencePiece model, "

@@ -1,8 +1,7 @@
 """Nonparametric verbalizer (NPPrompt, Zhao et al., ACL 2023): a class is what its name's
 neighbours say.
 
-For a label word with vector b (its embedding; the mean over its pieces if it has several), over
-the embeddings E:
+For a token of a label word with embedding b, over the embeddings E:
 
     s_j = cos(E_j, b)
     w = softmax(s over the K nearest)
@@ -16,14 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from . import UserError
-
-
-def without_bare_space(ids, tokenizer):
-    """Drops a lone "▁" in front.
-
-    In scripts without spaces every word alone begins with it, and it says nothing.
-    """
-    return ids[1:] if len(ids) > 1 and tokenizer.piece(ids[0]) == "▁" else ids
+from .io.label_words import check_apart, own_pieces, tokens_of
 
 
 def nearest(b, E, k, tokenizer):
@@ -54,52 +46,46 @@ def best_word(scores, owner, C):
 class Verbalizer:
     """Scores classes from the mask's state h.
 
-    classes: the C names, in order; neighbours: of every label word (class, word, [(piece,
-    weight)]), for people to read.
+    classes: the C names, in order; neighbours: of every token of a label word (class, word,
+    [(piece, weight)]), for people to read.
     """
 
     def __init__(self, encoder, tokenizer, label_words, k=1, combine="max"):
-        """label_words: {class: [word, ...]}, in as many languages as one can write; W in all.
+        """label_words: {class: [word, ...]}, in as many languages as one can write.
 
-        combine: how the words of a class make one score: "max" (NPPrompt's choice) or "mean".
-        Raises UserError for a class without words or a word without tokens.
+        Each of a word's pieces stands for it; W in all. (NPPrompt's code takes the first alone,
+        which may be "the".) combine: how a class's pieces make one score: "max" (NPPrompt's choice
+        for words) or "mean". Raises UserError as io/label_words.py does.
         """
         self.classes = list(label_words)
         self.combine = combine
-        words = []     # (class number, word)
-        pieces = []    # its ids
-        for c, (label, of_class) in enumerate(label_words.items()):
-            if not of_class:
-                raise UserError("every class needs at least one label word")
-            # A word that two languages share counts once, or it would weigh twice in the mean.
-            of_class = list(dict.fromkeys(of_class))
-            for word, ids in zip(of_class, tokenizer.encode(of_class)):
-                if not ids:
-                    raise UserError(f"class {label!r}: the label word {word!r} has no tokens")
-                words.append((c, word))
-                pieces.append(without_bare_space(ids, tokenizer))
         ordinary = tokenizer.vocab_size - len(tokenizer.special)
         if k > ordinary:
             raise UserError(f"--k {k}: the vocabulary has {ordinary} ordinary tokens")
+        pieces = []   # W ids
+        owner = []    # W numbers of classes
+        words = []    # W words
+        for c, of_class in enumerate(own_pieces(label_words, tokenizer).values()):
+            pieces += of_class.keys()
+            words += of_class.values()
+            owner += [c] * len(of_class)
         # Nothing below depends on a text or on the prompt, so it is done once for a label set.
         with torch.no_grad():
             E = encoder.word.weight.float()                                         # (V, D)
-            # A word of several pieces is their mean. (NPPrompt's code takes the first alone.)
-            b = torch.stack([E[ids].mean(0) for ids in pieces])                     # (W, D)
-            similarity, ids = nearest(b, E, k, tokenizer)                           # (W, K)
+            similarity, ids = nearest(E[pieces], E, k, tokenizer)                   # (W, K)
             w = similarity.softmax(1)                                               # (W, K)
             # The weighted mean of logits is the logit of the weighted mean: see above.
             self.weight = torch.einsum("wk,wkd->wd", w, E[ids])                     # (W, D)
             self.bias = (w * encoder.head.bias.float()[ids]).sum(1)                 # (W,)
-            self.owner = torch.tensor([c for c, _ in words], device=E.device)       # (W,) its class
+            self.owner = torch.tensor(owner, device=E.device)                       # (W,) its class
             if combine == "mean":
-                # The mean over a class's words is linear too: it folds into the matrix, W = C.
+                # The mean over a class's pieces is linear too: it folds into the matrix, W = C.
                 share = F.one_hot(self.owner).T.float()                             # (C, W)
                 share = share / share.sum(1, keepdim=True)
                 self.weight = share @ self.weight                                   # (C, D)
                 self.bias = share @ self.bias                                       # (C,)
         self.neighbours = []
-        for (c, word), js, ws in zip(words, ids.tolist(), w.tolist()):
+        for c, word, js, ws in zip(owner, words, ids.tolist(), w.tolist()):
             found = [(tokenizer.piece(j), weight) for j, weight in zip(js, ws)]
             self.neighbours.append((self.classes[c], word, found))
 
@@ -134,17 +120,11 @@ class StateVerbalizer:
         self.model = model
         self.temperature = temperature
         self.combine = combine
-        words = []
-        owner = []
-        for c, (label, of_class) in enumerate(label_words.items()):
-            if not of_class:
-                raise UserError("every class needs at least one label word")
-            for word in dict.fromkeys(of_class):
-                if not template.tokenizer.encode(word):
-                    raise UserError(f"class {label!r}: the label word {word!r} has no tokens")
-                words.append(word)
-                owner.append(c)
-        self.sequences = template.encode(words)                                     # W lists of ids
+        found = tokens_of(label_words, template.tokenizer)
+        check_apart({label: [tuple(ids) for of, _, ids in found if of == label]
+                     for label in self.classes})
+        self.sequences = template.encode([word for _, word, _ in found])            # W lists of ids
+        owner = [self.classes.index(label) for label, _, _ in found]
         self.owner = torch.tensor(owner, device=model.encoder.word.weight.device)   # (W,)
 
     @property

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 class Host:
     """What is served, and what was asked for.
 
-    files: {path: bytes}; headers: {path: {name: value}}; moved: {path: address};
+    files: {path: bytes}; headers: {path: {name: value}}; moved: {path: address}, with the status
+    `redirect`;
     faults: {path: [one for each request]}: a status such as 503; "cut" sends half of what it
     promised; "whole" ignores a range.
     """
@@ -16,20 +17,26 @@ class Host:
         self.files = {}
         self.headers = {}
         self.moved = {}
+        self.redirect = 302
+        self.private = None  # the Authorization that it asks for
         self.faults = {}
         self.requests = []  # (method, path, range)
         self.agent = set()
+        self.tokens = set()  # what came as Authorization, None if a request had none
 
     def answer(self, request):
         path = request.path
         self.requests.append((request.command, path, request.headers.get("Range")))
         self.agent.add(request.headers.get("User-Agent"))
+        self.tokens.add(request.headers.get("Authorization"))
         fault = self.faults[path].pop(0) if self.faults.get(path) else None
+        if self.private and request.headers.get("Authorization") != self.private:
+            fault = 401
         if isinstance(fault, int):
             return self.send(request, fault, {}, b"")
         if path in self.moved:
             headers = {"Location": self.moved[path], **self.headers.get(path, {})}
-            return self.send(request, 302, headers, b"moved")
+            return self.send(request, self.redirect, headers, b"moved")
         if path not in self.files:
             return self.send(request, 404, {}, b"not found")
         body = self.files[path]

@@ -81,7 +81,7 @@ BAD = {
         ("--stacking -1", "argument --stacking: '-1' is not a number from 0"),
         ("--stacking nan", "argument --stacking: 'nan' is not a number from 0"),
         ("--objective dro", "argument --objective: invalid choice: 'dro'"),
-        ("--objective", "argument --objective: expected at least one argument"),
+        ("--objective erm dro", "argument --objective: invalid choice: 'dro'"),
         ("--group-by topic", "--group-by topic: the data have the columns"),
         ("--eta -1", "argument --eta"),
         ("--eta inf", "argument --eta: 'inf' is not a number from 0"),
@@ -242,6 +242,7 @@ for name in DATA_SETS:
         ("--mirror ftp://example.org", "begins with https"),
         ("--limit 0", "argument --limit: '0' is not a whole number from 1"),
         ("--limit many", "argument --limit"),
+        ("--drop-duplicates yes", "unrecognized arguments: yes"),
         ("--out COLOURS/labels.json --mirror http://127.0.0.1:9", "labels.json"),
     ]
 for name in SEVERAL_LANGUAGES:

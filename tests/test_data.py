@@ -19,6 +19,8 @@ from minirosprompt.data import (
     natural_batch,
     read_examples,
 )
+from minirosprompt.io.files import read_json, read_lines, write_row
+from minirosprompt.io.languages import kind_of, load_languages
 
 HEADER = "id\ttext\tlabel\tlang\n"
 
@@ -50,13 +52,121 @@ def test_reads_quoted_csv(tmp_path):
         (HEADER.encode() + b"1\ta\tx\n", "line 2: 4 columns expected"),
         (HEADER.encode() + b"1\ta\tx\taa\n2\ta\tx\taa\tmore\n", "line 3: 4 columns expected"),
         (HEADER.encode() + b"1\t \tx\taa\n", "line 2: text is empty"),
-        (HEADER.encode() + b"1\t\xff\tx\taa\n", "not a UTF-8 TSV"),
+        (HEADER.encode() + b"1\t\xff\tx\taa\n", r"not UTF-8 \(byte 21\); convert it"),
+        (b"id,text,label,lang\n1,a,x,aa\n", "line 1: commas stand between the columns"),
+        (b'"id";"text";"label";"lang"\n1;a;x;aa\n', "line 1: semicolons stand between"),
+        (b"id\ttext\ttext\tlabel\tlang\n1\ta\tb\tx\taa\n", "line 1: two columns have one name"),
+        (b"id\t" + b"long" * 999 + b"\n", "line 1: no column text, label, lang .{,120}$"),
     ],
 )
 def test_bad_tsv(tmp_path, content, words):
     (tmp_path / "a.tsv").write_bytes(content)
     with pytest.raises(UserError, match=f"a.tsv: .*{words}"):
         read_examples(tmp_path / "a.tsv")
+
+
+def plain(texts, header=HEADER):
+    """A table whose columns are merely joined by tabs; the texts' ids are their numbers."""
+    return header + "".join(f"{i}\t{text}\tx\taa\n" for i, text in enumerate(texts, 1))
+
+
+UNTOUCHED = ["it began", "as it ends", 'with "marks" inside']
+LONE = {  # texts that a table read as quoted CSV would lose, or their neighbours
+    "one at the end of a file": [*UNTOUCHED, '"Never closed, he said.'],
+    "one at the beginning": ['"Never closed, he said.', *UNTOUCHED],
+    "two, the second at an end": ['"To the last one', *UNTOUCHED, 'that ends so."', "then"],
+    "next to each other": ['"Opened,', 'and closed."', *UNTOUCHED],
+    "two at the beginning": ["first", '"Opened,', "and", '"opened again.', *UNTOUCHED],
+    "a quotation and more": ['"Yes," he said.', *UNTOUCHED, '"No," she said, "no."'],
+    "a mark alone": ['"', *UNTOUCHED, '"'],
+}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("case", LONE)
+def test_a_table_without_quoting_loses_nothing(case, end, tmp_path):
+    """It is read as it stands, and that is said, with the line at which it showed."""
+    path = tmp_path / "train.tsv"
+    path.write_text(plain(LONE[case]).replace("\n", end), encoding="utf-8", newline="")
+    with pytest.warns(UserWarning, match="is read as plain text between tabs") as said:
+        found = read_examples(path)
+    assert [e.text for e in found] == LONE[case]
+    assert [e.id for e in found] == [str(i) for i in range(1, len(found) + 1)]
+    assert {(e.label, e.lang) for e in found} == {("x", "aa")}
+    opened = [line for line, text in enumerate(LONE[case], 2) if text.startswith('"')]
+    assert len(said) == 1
+    assert str(said[0].message).startswith(f"{path}: line {opened[0]}: ")
+
+
+NEITHER = {  # tables with a lone mark that are not plain either: (lines after the header, fault)
+    "a text that is quoted elsewhere": (
+        ['1\t"so ""quoted"""\tx\taa', '2\t"lone\tx\taa', "3\tc\tx\taa"],
+        r"line 3: a quotation mark opens a text here, and none closes it; .*line 2 is quoted"),
+    "a tab that is quoted elsewhere": (
+        ['1\t"a\tb"\tx\taa', '2\t"lone\tx\taa', "3\tc\tx\taa"],
+        r"line 3: .* none closes it; .*line 2 has 5 columns"),
+    "rows between two": (
+        ['1\t"a\tb"\tx\taa', '2\t"lone\tx\taa', "3\tb\tx\taa", '4\tc."\tx\taa'],
+        r"line 3: .*line 5, over what look like rows of their own; .*double its own"),
+    "a row that is cut": (
+        ['1\t"lone\tx\taa', "2\tb\tx", '3\tc."\tx\taa'],
+        r"line 2: .*over what look like rows of their own; .*line 3 has 3 columns"),
+    "a quoted header": (['"1"\t"lone"\t"x"\t"a"a'], r"line 2: .*line 1 is quoted"),
+}
+
+
+@pytest.mark.parametrize("case", NEITHER)
+def test_a_lone_quotation_mark_among_quoted_texts_is_refused(case, tmp_path):
+    lines, fault = NEITHER[case]
+    header = HEADER if case != "a quoted header" else '"id"\t"text"\t"label"\t"lang"\n'
+    path = tmp_path / "a.tsv"
+    path.write_text(header + "".join(f"{line}\n" for line in lines))
+    with pytest.raises(UserError, match=f"a.tsv: {fault}") as caught:
+        read_examples(path)
+    assert len(str(caught.value)) < 300 + len(str(path))
+
+
+def test_quoted_texts_of_several_lines(tmp_path):
+    """Lines in quotation marks stay one text: also a table in a text, if all columns are quoted."""
+    texts = ["a\nb", '"a"\r\nb', "a\n\n b\t", "a\r", "8\tlooks\tlike\taa\n9\ta row\tof\taa",
+             "one\ttwo\tthree\tfour\nfive\tsix\tseven\teight\n"]
+    with open(tmp_path / "a.tsv", "w", encoding="utf-8", newline="") as file:
+        write_row(file, HEADER.split())
+        for i, text in enumerate(texts):
+            write_row(file, [i, text, "x", "aa"])
+    assert [e.text for e in read_examples(tmp_path / "a.tsv")] == texts
+    # as others write it, with quotation marks where they are needed alone
+    body = '1\t"a\n\tb\n""c"""\tx\taa\n\n2\t"d\r\n"\tx\taa'
+    (tmp_path / "a.tsv").write_text(HEADER + body, newline="")
+    assert [e.text for e in read_examples(tmp_path / "a.tsv")] == ['a\n\tb\n"c"', "d\r\n"]
+
+
+def test_a_lone_carriage_return_is_named(tmp_path):
+    """In its line, whatever returns there are before it; within quotation marks it is fine."""
+    path = tmp_path / "a.tsv"
+    rows = '"1"\t"a\rb\rc\n"\t"x"\t"aa"\n2\tb\tx\taa\n'
+    path.write_text(HEADER + rows + "3\ta\rb\tx\taa\n", newline="")
+    with pytest.raises(UserError, match=r"line 5: a carriage return alone \(\\r\) in a text; take"):
+        read_examples(path)
+    path.write_text(HEADER + rows + '"3"\t"a\rb"\t"x"\t"aa"\n', newline="")
+    assert [e.text for e in read_examples(path)] == ["a\rb\rc\n", "b", "a\rb"]
+    # An old Macintosh has no other line ends.
+    path.write_text((HEADER + "1\ta\tx\taa\n2\tb\tx\taa\n").replace("\n", "\r"), newline="")
+    assert [e.text for e in read_examples(path)] == ["a", "b"]
+    (tmp_path / "texts.txt").write_bytes(b"a\rb\r\nc\r\r\n\nd")
+    assert read_lines(tmp_path / "texts.txt") == ["a\rb", "c", "", "d"]
+
+
+def test_the_script_of_an_unknown_language():
+    """Its code tells it; and of a language in another script the family."""
+    assert kind_of("grc_Grek", "script") == "Grek"
+    assert kind_of("srp_Latn", "script") == "Latn"
+    assert kind_of("srp_Latn", "family") == kind_of("srp_Cyrl", "family") != "unknown"
+    assert kind_of("grc_Grek", "family") == kind_of("grc_Grek", "xlmr") == "unknown"
+    for lang in ("aa", "grc", "grc_x", "grc_latin", "_"):
+        assert kind_of(lang, "script") == "unknown"
+    for lang, row in load_languages().items():
+        assert kind_of(lang, "script") == row["script"]
 
 
 def test_splits(tmp_path):
@@ -79,7 +189,14 @@ def test_label_words(tmp_path):
     assert load_label_words(path, first=9) == load_label_words(path)
     with pytest.raises(UserError, match="'x' has no label word in cc"):
         load_label_words(path, ["x"], ["cc"])
-    for bad in ("[]", "{", '{"x": ["one"]}', '{"x": {"aa": "one"}}', '{"x": {"aa": [""]}}'):
+    path.write_text(json.dumps({"é": {"aa": ["ü"]}}), encoding="utf-8-sig")  # as Notepad does
+    assert load_label_words(path) == {"é": ["ü"]}
+    assert read_json(path) == {"é": {"aa": ["ü"]}}
+    path.write_text(json.dumps({"x": {}}), encoding="utf-16")
+    with pytest.raises(UserError, match=r"labels.json: not UTF-8 \(byte 0\); convert it first"):
+        load_label_words(path)
+    for bad in ("[]", "{", "{}", '{"x": {"aa": ["a"]}, "x": {"aa": ["b"]}}', '{"x": ["one"]}',
+                '{"x": {"aa": "one"}}', '{"x": {"aa": [""]}}'):
         path.write_text(bad)
         with pytest.raises(UserError, match="labels.json: "):
             load_label_words(path)

@@ -18,6 +18,7 @@ from conftest import ROOT, SHARED, refused
 from loopback import serve
 
 from data_scripts import common
+from data_scripts.agnews import clean
 from minirosprompt.data import load_label_words, load_split
 from minirosprompt.io import download as module
 from minirosprompt.io.files import read_json
@@ -61,7 +62,10 @@ def zipped(files):
     return out.getvalue()
 
 
-TRICKY = 'They said "yes",\tand\nthen  no; <mask> </s> ’“ é'
+# What real files have of characters that are not seen: spaces of all kinds, joiners, a byte-order
+# mark amid the text, a line separator, a stray control.
+UNSEEN = "\xa0\u200b\u200c\u200d\ufeff\u2028\x97\u3000"
+TRICKY = f'They said "yes",\tand\nthen  no; <mask> </s> ’“ é{UNSEEN}.'
 THREE = ("train", "dev", "test")
 
 
@@ -72,7 +76,12 @@ def sib200():
     for lang, split in itertools.product(("eng_Latn", "swh_Latn", "nqo_Nkoo"), THREE):
         rows = [["index_id", "category", "text"]]
         for i, label in enumerate(topics * 2):
-            rows.append([i, label, f"{lang} {label} {i} {TRICKY}"])
+            rows.append([i, label, f' "{lang}" {label} {i} {split} {TRICKY}'])
+        # as in the real one: a text of train in test, too, and one with two topics
+        if split == "test":
+            rows.append([14, "travel", f' "{lang}" travel 1 train  {TRICKY}'])
+        if split == "train":
+            rows.append([15, "travel", rows[1][2]])
         files[f"{lang}/{split}.tsv"] = table(rows)
     return files
 
@@ -80,9 +89,18 @@ def sib200():
 def dbpedia14():
     files = {"dbpedia_csv/classes.txt": b"x", "dbpedia_csv/link": None, "../evil": b"x"}
     for split, n in (("train", 300), ("test", 28)):
-        rows = [[1 + i % 14, f"Title {i}", f' About "{i}", a thing ({split}).'] for i in range(n)]
+        rows = [[1 + i % 14, f"Title {i}", f' "{i}" is é, a thing ({split}).'] for i in range(n)]
         files[f"dbpedia_csv/{split}.csv"] = table(rows, ",")
     return {"dbpedia_csv.tgz": tar_gz(files)}
+
+
+# Ampersands became spaces, got lost or are there; tags are encoded; line breaks are backslashes.
+NEWS = (
+    r"\\It #39;s  quot;new, quot; R amp;D for  #36;10\by &lt;b&gt;Acme&lt;/b&gt; "
+    r'&lt;A HREF="http://example.org/q.aspx?t=ACM.N target=/q"&gt;ACM.N&lt;/A&gt; '
+    r'&lt;F.N&gt; &lt;FONT face="verdana"\color="#666"&gt;2 &lt; 3&lt;br /&gt;ok&lt;/FONT&gt;\\'
+)
+TIDY_NEWS = 'It\'s "new," R&D for $10 by Acme ACM.N <F.N> 2 < 3 ok'
 
 
 def agnews():
@@ -90,8 +108,7 @@ def agnews():
     for split, n in (("train", 300), ("test", 8)):
         rows = []
         for i in range(n):
-            text = f"It#39;s &lt;b&gt;new&lt;/b&gt;\\and &amp; {i}"
-            rows.append([1 + i % 4, f"Title {i}", text])
+            rows.append([1 + i % 4, f"Title {i}", f"{split} {i}: {NEWS}"])
         files[f"{split}.csv"] = table(rows, ",")
     return files
 
@@ -143,6 +160,9 @@ def massive():
                 "annot_utt": "",
                 "worker_id": "1",
             }
+            if code != "en-US":  # of translations there is more
+                row["slot_method"] = [{"slot": "time", "method": "localization"}]
+                row["judgments"] = [{"worker_id": "2", "intent_score": 1}]
             text[code] += json.dumps(row, ensure_ascii=False) + "\n"
     return {"amazon-massive-dataset-1.1.tar.gz": massive_tar(text)}
 
@@ -152,8 +172,11 @@ def masakhanews():
     files = {}
     for code, split in itertools.product(("swa", "pcm"), THREE):
         rows = [["category", "headline", "text", "url"]]
-        for topic in topics:
-            rows.append([topic, f"Headline {topic}", f"{code} {TRICKY}", "http://example.org"])
+        for i, topic in enumerate(topics):
+            # an article may come again, in its split and in another, with another topic
+            article = f"{code} {split if i else 'again'} {TRICKY}\n\n {TRICKY} "
+            rows.append([topic, f'"Headline" {topic}', article, f"http://example.org/?a={i}"])
+        rows.append(rows[1])
         files[f"{code}/{split}.tsv"] = table(rows)
     return files
 
@@ -163,22 +186,23 @@ def taxi1500():
     text = ""
     for i, label in enumerate(labels):
         text += f'4000{i}\t{label}\t" And number {i} , {label} .\n'
-    return {f"eng_{split}.tsv": text.encode() for split in THREE}
+    # the real files' last lines have no end
+    return {f"eng_{split}.tsv": text.removesuffix("\n").encode() for split in THREE}
 
 
 # What a data set's host has, flags, how many rows train, dev and test get, how many classes and
 # languages, and one text that must come out.
 Set = namedtuple("Set", "make flags rows C L text")
 SETS = {
-    "sib200": Set(sib200, ["--languages", "eng_Latn,swh_Latn,nqo_Nkoo"], (42, 42, 42), 7, 3,
-                  f"nqo_Nkoo sports 10 {TRICKY}"),
-    "dbpedia14": Set(dbpedia14, [], (297, 3, 28), 14, 1, 'About "7", a thing (train).'),
-    "agnews": Set(agnews, [], (297, 3, 8), 4, 1, "Title 7. It's <b>new</b> and & 7"),
+    "sib200": Set(sib200, ["--languages", "eng_Latn,swh_Latn,nqo_Nkoo"], (45, 42, 45), 7, 3,
+                  f' "nqo_Nkoo" sports 10 train {TRICKY}'),
+    "dbpedia14": Set(dbpedia14, [], (297, 3, 28), 14, 1, '"7" is é, a thing (train).'),
+    "agnews": Set(agnews, [], (297, 3, 8), 4, 1, f"Title 7. train 7: {TIDY_NEWS}"),
     "mtop": Set(mtop, [], (66, 66, 66), 11, 6, 'th "say 10'),
     "massive": Set(massive, ["--languages", "eng_Latn,swh_Latn,zho_Hant"], (54, 54, 54), 18, 3,
                    "zh-TW weather ü train"),
-    "masakhanews": Set(masakhanews, ["--languages", "swh_Latn,pcm_Latn"], (14, 14, 14), 7, 2,
-                       f"Headline sports\npcm {TRICKY}"),
+    "masakhanews": Set(masakhanews, ["--languages", "swh_Latn,pcm_Latn"], (16, 16, 16), 7, 2,
+                       f'"Headline" sports\npcm train {TRICKY}\n\n {TRICKY} '),
     "taxi1500": Set(taxi1500, [], (6, 6, 6), 6, 1, '" And number 5 , Violence .'),
 }
 
@@ -268,9 +292,14 @@ ROW = b'1,"a","b"\n'
 BROKEN = {
     "sib200, another header": ("sib200", lambda b: b.replace(b"index_id", b"id"),
                                "line 1: expected the columns index_id, category, text"),
-    "sib200, a column too many": ("sib200", lambda b: b + b"1\ttravel\ta\tb\n", ": 4 columns"),
+    "sib200, a column too many": ("sib200", lambda b: b + b"1\ttravel\ta\tb\n",
+                                  "3 columns expected, not 4"),
+    "sib200, a lone mark": ("sib200", lambda b: b + b'1\ttravel\t"a\n2\ttravel\tb\n',
+                            "a quotation mark opens a text here, and none closes it"),
+    "sib200, two": ("sib200", lambda b: b + b'1\ttravel\t"a\n2\ttravel\tb"\n',
+                    "over what look like rows of their own"),
     "sib200, an unknown class": ("sib200", lambda b: b + b"1\tmusic\ta\n", "unknown class 'music'"),
-    "sib200, not UTF-8": ("sib200", lambda b: b + b"1\ttravel\tcaf\xe9\n", "not a UTF-8 table"),
+    "sib200, not UTF-8": ("sib200", lambda b: b + b"1\ttravel\tcaf\xe9\n", "tsv: not UTF-8 (byte"),
     "sib200, NUL": ("sib200", lambda b: b + b"1\ttravel\t\0\n", None),
     "dbpedia14, cut": ("dbpedia14", lambda b: b[:-200],
                        "not a whole, plain .zip or .tar.gz archive"),
@@ -280,7 +309,9 @@ BROKEN = {
     "dbpedia14, member is a link": ("dbpedia14", lambda b: dbpedia_tar(None, ROW),
                                     "no plain file dbpedia_csv/train.csv"),
     "dbpedia14, label 15": ("dbpedia14", lambda b: dbpedia_tar(b'15,"a","b"\n', b""),
-                            "a label from 1 to 14"),
+                            "train.csv: line 1: '15' is not a label from 1 to 14"),
+    "dbpedia14, a lone mark": ("dbpedia14", lambda b: dbpedia_tar(ROW + b'1,"a","b\n', ROW),
+                               "train.csv: line 2: a quotation mark opens a text"),
     "agnews, label 0": ("agnews", lambda b: b + b'"0","a","b"\n', "'0' is not a label from 1 to 4"),
     "mtop, cut": ("mtop", lambda b: b[:-200], "not a whole, plain"),
     "mtop, columns": ("mtop", lambda b: MTOP_COLUMNS, "2 columns instead of 8"),
@@ -309,7 +340,7 @@ def test_broken_files(case, run_script, tmp_path):
     elif sys.version_info >= (3, 11):  # from then on Python's csv reads NUL
         assert done.returncode == 0, done.stderr
     else:
-        refused(done, "not a UTF-8 table")
+        refused(done, "line contains NUL")
 
 
 def test_a_bomb_is_not_unpacked(run_script, tmp_path, monkeypatch):
@@ -326,7 +357,11 @@ def test_a_bomb_is_not_unpacked(run_script, tmp_path, monkeypatch):
         ("sib200", ["--languages", "eng_Latn,xxx_Latn"], "--languages: xxx_Latn not among"),
         ("sib200", ["--limit", "0"], "--limit"),
         ("massive", ["--languages", "ibo_Latn"], "--languages: ibo_Latn not among"),
-        ("agnews", ["--mirror", "nowhere"], "--mirror nowhere: no file"),
+        ("agnews", ["--mirror", "nowhere"],
+         "--mirror nowhere: no file nowhere/train.csv; below that folder 2 of 2 files are missing: "
+         "train.csv, test.csv"),
+        ("sib200", ["--mirror", "nowhere"],
+         "615 of 615 files are missing: ace_Arab/train.tsv, ace_Latn/train.tsv, "),
         ("agnews", ["--mirror", "ftp://example.org"], "begins with https"),
         ("taxi1500", ["--languages", "eng_Latn"], "--languages"),
     ],
@@ -403,8 +438,117 @@ def test_a_language_that_lacks_some_words(tmp_path, monkeypatch):
     rows = ["concept\teng_Latn\tnew_Latn", "science\tscience\tsayans", "sports\tsport\t ",
             "health\thealth"]
     table = "\n".join(rows) + "\n"
-    (tmp_path / "words.tsv").write_text(table, encoding="utf-8")
+    (tmp_path / "words.tsv").write_text(table, encoding="utf-8-sig")  # as a spreadsheet may
     monkeypatch.setattr(common, "LABEL_WORDS", tmp_path / "words.tsv")
     words = common.label_words({"a": ["science", "sports"], "b": ["health"]})
     assert words == {"a": {"eng_Latn": ["science", "sport"], "new_Latn": ["sayans"]},
                      "b": {"eng_Latn": ["health"]}}
+
+
+# ---- what the summary says -----------------------------------------------------------------------
+
+REPEATS = [  # (split, id, text, label, lang)
+    ("train", "1", "one text", "a", "eng_Latn"),
+    ("train", "2", "one  text ", "a", "eng_Latn"),           # twice
+    ("train", "3", "of two classes", "a", "eng_Latn"),
+    ("train", "4", "of two classes", "b", "eng_Latn"),       # twice, and of two classes
+    ("train", "5", "in test, too", "a", "eng_Latn"),
+    ("train", "6", "in dev, too", "a", "eng_Latn"),
+    ("train", "7", "of two classes", "b", "grc_Grek"),       # another language
+    ("dev", "8", "in dev, too", "a", "eng_Latn"),
+    ("dev", "9", "in dev and test", "a", "eng_Latn"),
+    ("test", "10", "in dev and test", "a", "eng_Latn"),
+    ("test", "11", "in test, too", "b", "eng_Latn"),         # of two classes
+    ("test", "12", "in test, too", "b", "eng_Latn"),         # twice
+    ("train", "13", " ", "a", "eng_Latn"),
+    ("train", "14", " ", "a", "eng_Latn"),
+]
+CLASSES = {"a": ["science"], "b": ["sports"]}
+
+
+def built(monkeypatch, folder, *flags, rows=REPEATS):
+    """A data set of these rows. -> {split: the ids in its table}"""
+    monkeypatch.setattr(sys, "argv", ["mine.py", "--out", str(folder), *flags])
+    args = common.arguments("", "https://example.org")
+    common.build(args, CLASSES, iter(rows))
+    return {split: [e.id for e in load_split(folder, split)] for split in THREE}
+
+
+def test_repeats_and_contradictions_are_counted(tmp_path, monkeypatch, capsys):
+    ids = built(monkeypatch, tmp_path)
+    assert list(map(len, ids.values())) == [7, 2, 3]
+    said = capsys.readouterr().out
+    assert ("texts twice in one split: train 2, dev 0, test 1; in two: test and train 1, "
+            "dev and train 1, dev and test 1; with several classes: 2\n") in said
+    assert said.index("--drop-duplicates leaves these out of train\n")
+    assert "left out: 2 empty texts\n" in said
+    # what is not written is not counted
+    built(monkeypatch, tmp_path, "--limit", "1")
+    assert "no text comes twice\n" in capsys.readouterr().out
+    alone = [row for row in REPEATS if row[1] in ("1", "3", "8", "10")]
+    built(monkeypatch, tmp_path, rows=alone)
+    assert "no text comes twice\n" in capsys.readouterr().out
+
+
+def test_drop_duplicates(tmp_path, monkeypatch, capsys):
+    """Train alone loses texts: second copies, those of two classes, those of dev or test."""
+    ids = built(monkeypatch, tmp_path, "--drop-duplicates")
+    assert ids == {"train": ["1", "7"], "dev": ["8", "9"], "test": ["10", "11", "12"]}
+    said = capsys.readouterr().out
+    assert "left out: 5 texts of train (--drop-duplicates)\n" in said
+    assert "left out: 2 empty texts\n" in said
+    assert ("train 0, dev 0, test 1; in two: test and train 0, dev and train 0, "
+            "dev and test 1; with several classes: 0\n") in said
+    assert "leaves these out" not in said
+
+
+def test_a_language_that_the_tables_do_not_know(tmp_path, monkeypatch, capsys):
+    """As in a script of one's own: its script is its code's, and the summary says what it lacks."""
+    built(monkeypatch, tmp_path)
+    (greek,) = [e for e in load_split(tmp_path, "train") if e.lang == "grc_Grek"]
+    assert greek.columns["script"] == "Grek"
+    assert greek.columns["xlmr"] == "unknown"
+    said = capsys.readouterr().out
+    assert "not in languages.tsv (1): grc_Grek\n" in said
+    assert "without label words of their own (1): grc_Grek\n" in said
+
+
+def test_a_scripts_summary(run_script, tmp_path):
+    """The real sets' repeats and gaps, in their fixtures."""
+    for name in ("sib200", "masakhanews", "agnews"):
+        for file, body in SETS[name].make().items():
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).write_bytes(body)
+    said = {}
+    for name in ("sib200", "masakhanews", "agnews"):
+        done = run_script(f"data_scripts/{name}.py", "--mirror", name, *SETS[name].flags)
+        assert done.returncode == 0, done.stderr
+        said[name] = done.stdout
+    assert "without label words of their own (1): nqo_Nkoo\n" in said["sib200"]
+    assert "without label words of their own (1): pcm_Latn\n" in said["masakhanews"]
+    assert "without label words" not in said["agnews"]
+    assert ("train 3, dev 0, test 0; in two: test and train 3, dev and train 0, dev and test 0; "
+            "with several classes: 3\n") in said["sib200"]
+    assert ("train 2, dev 2, test 2; in two: test and train 2, dev and train 2, dev and test 2; "
+            "with several classes: 0\n") in said["masakhanews"]
+    assert "no text comes twice\n" in said["agnews"]
+
+
+@pytest.mark.parametrize(
+    "text, tidy",
+    [
+        ("The world #39;s  quot;largest quot; firm", 'The world\'s "largest" firm'),
+        ("It#39;s R amp;D,  amp;c.", "It's R&D, &c."),
+        ("Q &amp; A &lt;3", "Q & A <3"),
+        (" lt;p gt;one lt;/p gt;two", "one two"),
+        ("for  #36;10; a #151; b", "for $10; a— b"),
+        ("ranked #2; a result; the default; one stamp;",) * 2,
+        ("1 &lt; 2 and 3 &gt; 2", "1 < 2 and 3 > 2"),
+        ("&lt;B.N&gt;, &lt;A&gt;x&lt;/a&gt;", "<B.N>, x"),
+        ("&lt;strong&gt;Bold&lt;/strong&gt;, &lt;em&gt;he&lt;/em&gt;", "Bold, he"),
+        ("one&lt;BR/&gt;two&lt;img src=x&gt;three", "one two three"),
+        ("a\\\\b\\", "a b"),
+    ],
+)
+def test_ag_news_without_the_traces_of_web_pages(text, tidy):
+    assert clean(text) == tidy

@@ -1,7 +1,10 @@
 """Downloads from a server on this machine that redirects, breaks off, lies and stumbles."""
 import hashlib
+import http.client
 import multiprocessing
 import shutil
+import socket
+import ssl
 from collections import namedtuple
 
 import pytest
@@ -50,10 +53,36 @@ def test_redirects(host, tmp_path):
     assert headers["x-linked-etag"] == '"of the first hop"'
     with pytest.raises(UserError, match="in a circle"):
         open_url(f"{host.url}/circle")
-    with serve() as other:  # HEAD does not ask a host that has been handed a signed address
+    with serve() as other:
+        other.files["/file"] = BODY
+        other.headers["/file"] = {"X-Linked-Etag": '"of the other host"'}
         host.moved["/away"] = f"{other.url}/file"
-        open_url(f"{host.url}/away", "HEAD")
-        assert other.requests == []
+        _, headers = open_url(f"{host.url}/away", "HEAD", until="x-linked-etag")
+        assert headers["x-linked-etag"] == '"of the other host"'
+        # HEAD does not ask a host that has been handed a signed address
+        host.headers["/away"] = host.headers["/old"]
+        asked = len(other.requests)
+        _, headers = open_url(f"{host.url}/away", "HEAD", until="x-linked-etag")
+        assert headers["x-linked-etag"] == '"of the first hop"'
+        assert len(other.requests) == asked
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_token_never_leaves_the_host_that_it_is_for(host, tmp_path, status):
+    with serve() as other:
+        host.redirect = other.redirect = status
+        host.moved = {"/here": "/there", "/there": f"{other.url}/x", "/home": "/file"}
+        other.moved = {"/x": "/y", "/y": f"{host.url}/home"}  # and back: it is gone by then
+        download(f"{host.url}/home", tmp_path / "a", token="hf_secret")
+        assert host.tokens == {"Bearer hf_secret"}
+        host.tokens.clear()
+        download(f"{host.url}/there", tmp_path / "b", token="hf_secret")
+        open_url(f"{host.url}/here", "HEAD", token="hf_secret")
+        assert other.tokens == {None}
+        assert host.tokens == {"Bearer hf_secret", None}
+        with pytest.raises(NotFound) as error:
+            open_url(f"{host.url}/nothing", token="hf_secret")
+        assert "hf_secret" not in str(error.value)
 
 
 def test_never_from_https_to_http(monkeypatch):
@@ -127,6 +156,34 @@ def test_given_up(host, tmp_path):
             open_url(address)
     with pytest.raises(UserError, match="try again later"):
         open_url("http://127.0.0.1:9/x")
+
+
+def test_what_will_stay_as_it_is_is_not_tried_again(host, monkeypatch):
+    """No TLS (here: a server that speaks none), no such host."""
+    monkeypatch.setattr(module, "PAUSES", (60,) * 4)
+    with pytest.raises(UserError, match="no trusted TLS connection.*SSL_CERT_FILE") as error:
+        open_url(host.url.replace("http:", "https:") + "/file")
+    assert len(str(error.value)) < 300
+
+    def unknown(*args, **kwargs):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(UserError, match="Name or service not known"):
+        open_url("https://mirror.invalid/file")
+
+
+def test_tls_that_breaks_midway_is_tried_again(host, tmp_path, monkeypatch):
+    read = http.client.HTTPResponse.read
+    faults = [ssl.SSLEOFError(8, "EOF occurred in violation of protocol")]
+
+    def stumbling(self, *args):
+        if faults:
+            raise faults.pop()
+        return read(self, *args)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", stumbling)
+    assert download(f"{host.url}/file", tmp_path / "x", sha256=SHA256).read_bytes() == BODY
 
 
 def test_full_disk_is_noticed_before(host, tmp_path, monkeypatch):

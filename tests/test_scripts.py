@@ -173,6 +173,14 @@ def test_probe_finds_the_best_weights_and_reads_no_padding(run_script, encoder, 
     assert 50 < float(done.stdout.split()[1]) < 100, done.stderr
 
 
+def test_the_hard_prompt_alone(train, run_script, tmp_path):
+    done = train("--name", "one", "--objective")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "runs/one/results.json").read_text())
+    assert {row["method"] for row in results["rows"]} == {"hard"}
+    assert run_script("train.py", "--resume", "runs/one").returncode == 0
+
+
 def test_classify_own_texts_into_own_classes(train, run_script, tmp_path):
     assert train("--name", "one", "--objective", "group-dro").returncode == 0
     (tmp_path / "texts.txt").write_text("apple rose\n\nsnow <mask> milk </s>\n", encoding="utf-8")
@@ -192,8 +200,8 @@ def test_classify_own_texts_into_own_classes(train, run_script, tmp_path):
     path = "runs/one/soft-group-dro-0/prompt.safetensors"
     done = run_script("eval.py", "--labels", "labels.json", "--text", "apple", "--run", path)
     assert done.stdout.splitlines()[0] == "text\tclass\twarm\tcold", done.stderr
-    neighbours = run_script("eval.py", *run, "--labels", "red", "--show-neighbours").stdout
-    assert neighbours.count("\n") == 1
+    neighbours = run_script("eval.py", *run, "--labels", "red,moss", "--show-neighbours").stdout
+    assert neighbours.count("\n") == 2
     assert neighbours.startswith("red\tred\t▁red ")
 
 

@@ -103,7 +103,7 @@ CLEANED = [*STRANGE[:-1], "?"]  # half a character cannot be written
 
 def written(form):
     file = io.StringIO(newline="")
-    texts.write_scores(file, form, STRANGE, ["red", "sky blue"], PROBABILITY)
+    texts.write_scores(file, form, STRANGE, ["red", "sky blue"], PROBABILITY, [1, 0] * 4)
     return file.getvalue()
 
 

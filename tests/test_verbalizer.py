@@ -5,28 +5,28 @@ import pytest
 import torch
 
 from minirosprompt import UserError
-from minirosprompt.verbalizer import Verbalizer, without_bare_space
+from minirosprompt.verbalizer import Verbalizer
 
 LABELS = {"red": ["red", "cherry rose"], "blue": ["blue"], "green": ["green", "leaf", "moss"]}
 
 
 def by_the_book(encoder, tokenizer, label_words, h, k, combine):
-    """NPPrompt as its paper says it, one word at a time, from logits over the whole vocabulary."""
+    """NPPrompt as its paper says it, one token at a time, from logits over the whole vocabulary."""
     E = encoder.word.weight                                             # (V, D)
     logits = h @ E.T + encoder.head.bias                                # (B, V)
     classes = []
     for words in label_words.values():
-        of_words = []
-        for word in words:
-            b = E[without_bare_space(tokenizer.encode(word), tokenizer)].mean(0)        # (D,)
+        of_pieces = []
+        for piece in {i for word in words for i in tokenizer.encode(word)}:
+            b = E[piece]                                                # (D,)
             s = [float(E[j] @ b / E[j].norm() / b.norm()) for j in range(len(E))]
             for j in tokenizer.special:
                 s[j] = -math.inf
             nearest = sorted(range(len(E)), key=lambda j: -s[j])[:k]
             z = sum(math.exp(s[j]) for j in nearest)
-            of_words.append(sum(math.exp(s[j]) / z * logits[:, j] for j in nearest))
-        of_words = torch.stack(of_words)
-        classes.append(of_words.amax(0) if combine == "max" else of_words.mean(0))
+            of_pieces.append(sum(math.exp(s[j]) / z * logits[:, j] for j in nearest))
+        of_pieces = torch.stack(of_pieces)
+        classes.append(of_pieces.amax(0) if combine == "max" else of_pieces.mean(0))
     return torch.stack(classes, 1)
 
 
@@ -35,7 +35,7 @@ def by_the_book(encoder, tokenizer, label_words, h, k, combine):
 def test_matrix_form_equals_gathering_from_the_full_vocabulary(encoder, tokenizer, k, combine):
     h = torch.randn(5, 32, generator=torch.Generator().manual_seed(k))
     verbalizer = Verbalizer(encoder, tokenizer, LABELS, k, combine)
-    assert verbalizer.weight.shape == ((6, 32) if combine == "max" else (3, 32))
+    assert verbalizer.weight.shape == ((7, 32) if combine == "max" else (3, 32))
     want = by_the_book(encoder, tokenizer, LABELS, h, k, combine)
     torch.testing.assert_close(verbalizer.scores(h), want, atol=1e-4, rtol=0)
 
@@ -45,9 +45,8 @@ def test_neighbours(encoder, tokenizer):
         assert word in LABELS[label]
         assert len(pieces) == 5
         assert abs(sum(w for _, w in pieces) - 1) < 1e-5
-        ids = tokenizer.encode(word)
-        if len(ids) == 1:
-            assert pieces[0][0] == tokenizer.piece(ids[0])  # a word is its own nearest neighbour
+        of_word = [tokenizer.piece(i) for i in tokenizer.encode(word)]
+        assert pieces[0][0] in of_word  # a token is its own nearest neighbour
         assert not {"<s>", "</s>", "<pad>", "<unk>", "<mask>"} & {piece for piece, _ in pieces}
 
 
@@ -60,7 +59,45 @@ def test_permuting_labels_permutes_scores(encoder, tokenizer):
 
 
 def test_bad_label_words(encoder, tokenizer):
-    with pytest.raises(UserError, match="'' has no tokens"):
-        Verbalizer(encoder, tokenizer, {"red": [""]})
+    for word in ("", " ", "⚽", "☂☂"):  # the vocabulary has nothing of an emoji
+        with pytest.raises(UserError, match=f"class 'red': the label word '{word}' has no tokens"):
+            Verbalizer(encoder, tokenizer, {"red": [word], "blue": ["blue"]})
     with pytest.raises(UserError, match="at least one label word"):
         Verbalizer(encoder, tokenizer, {"red": ["red"], "blue": []})
+
+
+# ---- words of several pieces ---------------------------------------------------------------------
+
+def pieces_used(encoder, tokenizer, label_words):
+    """-> {class: pieces that stand for it}"""
+    used = {label: set() for label in label_words}
+    for label, _, found in Verbalizer(encoder, tokenizer, label_words).neighbours:
+        used[label].add(found[0][0])
+    return used
+
+
+def test_every_piece_of_a_label_word_stands_for_it(encoder, tokenizer):
+    """Before, a word of several pieces became the one token nearest to their mean."""
+    used = pieces_used(encoder, tokenizer, {"red": ["cherry rose"], "blue": ["sky sea whale"]})
+    assert used == {"red": {"▁cherry", "▁rose"}, "blue": {"▁sky", "▁sea", "▁whale"}}
+
+
+def test_a_piece_of_two_classes_speaks_for_neither(encoder, tokenizer):
+    used = pieces_used(encoder, tokenizer, {"red": ["red cloud"], "white": ["cloud white"]})
+    assert used == {"red": {"▁red"}, "white": {"▁white"}}
+
+
+def test_a_class_keeps_its_only_piece_and_the_tie_is_warned_of(encoder, tokenizer):
+    labels = {"white": ["cloud"], "red": ["red cloud"], "blue": ["cloud sea"]}
+    assert pieces_used(encoder, tokenizer, labels)["white"] == {"▁cloud"}
+    labels = {"white": ["cloud"], "red": ["red"], "both": ["red cloud"]}
+    with pytest.warns(UserWarning, match="'white' and 'both' have label words of"):
+        assert pieces_used(encoder, tokenizer, labels)["both"] == {"▁red", "▁cloud"}
+
+
+@pytest.mark.parametrize(
+    "names", [("red cloud", "cloud red"), ("moss", "moss"), ("moss", "moss⚽")])
+def test_classes_that_always_tie_are_refused(encoder, tokenizer, names):
+    labels = {"one": [names[0]], "two": [names[1]], "three": ["blue"]}
+    with pytest.raises(UserError, match="'one' and 'two' cannot be told apart"):
+        Verbalizer(encoder, tokenizer, labels)

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 import torch
-from conftest import random_encoder
+from conftest import assert_agree, random_encoder
 
 from minirosprompt import UserError
 from minirosprompt.classifier import load_encoder
@@ -158,8 +158,8 @@ BIAS = "roberta.encoder.layer.1.output.dense.bias"
     "change, words",
     [
         (lambda t: t.pop("lm_head.dense.weight"), "lm_head.dense.weight"),
-        (lambda t: t.pop(BIAS), f"missing: ['{BIAS}']"),
-        (lambda t: t.update(stranger=torch.zeros(1)), "unexpected: ['stranger']"),
+        (lambda t: t.pop(BIAS), f"2 layers; missing: {BIAS}"),
+        (lambda t: t.update(stranger=torch.zeros(1)), "2 layers; unexpected: stranger"),
         (lambda t: t.update({"lm_head.bias": torch.zeros(49)}), "config.json asks for"),
         (lambda t: t.update({"lm_head.bias": torch.zeros(50).long()}), "config.json asks for"),
         (lambda t: t.update({"lm_head.decoder.bias": t["lm_head.bias"] + 1}),
@@ -200,6 +200,176 @@ def test_bin_files(tmp_path):
     tensors = {name: weight.clone() for name, weight in state.items()}
     torch.save(tensors, folder / "pytorch_model.bin")
     assert torch.equal(XLMR.from_pretrained(folder).head.bias, state["lm_head.bias"])
+
+
+def in_shards(folder, tensors):
+    """Two files and an index, as transformers saves large models."""
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    table = {}
+    for n in (1, 2):
+        part = {name: tensors[name] for name in list(tensors)[n - 1::2]}
+        write_safetensors(folder / f"model-{n}-of-2.safetensors", part)
+        table |= {name: f"model-{n}-of-2.safetensors" for name in part}
+    index = {"metadata": {"total_size": 1}, "weight_map": table}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_shards(tmp_path):
+    want = XLMR.from_pretrained(saved(tmp_path)).state_dict()
+    in_shards(tmp_path, read_safetensors(tmp_path / "model.safetensors")[0])
+    for name, weight in XLMR.from_pretrained(tmp_path).state_dict().items():
+        assert torch.equal(weight, want[name]), name
+    (tmp_path / "model-2-of-2.safetensors").unlink()
+    with pytest.raises(UserError, match="model-2-of-2.safetensors: No such file"):
+        XLMR.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("table", [None, {}, [], {"a": 1}, {"a": "../x.safetensors"},
+                                   {"a": "/x.safetensors"}, {"a": "x.bin"}])
+def test_an_index_names_files_of_its_folder_alone(tmp_path, table):
+    (saved(tmp_path) / "model.safetensors").unlink()
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": table}))
+    with pytest.raises(UserError, match="weight_map does not name files of its folder"):
+        XLMR.from_pretrained(tmp_path)
+
+
+def test_the_tied_matrix_under_its_other_name(tmp_path):
+    """safetensors' save_model keeps one name of what is tied, and not always the encoder's."""
+    def rename(tensors):
+        words = tensors.pop("roberta.embeddings.word_embeddings.weight")
+        tensors["lm_head.decoder.weight"] = words
+        tensors["lm_head.decoder.bias"] = tensors.pop("lm_head.bias")
+
+    want = XLMR.from_pretrained(saved(tmp_path / "a"))
+    got = XLMR.from_pretrained(saved(tmp_path / "b", rename))
+    for a, b in zip(want.parameters(), got.parameters()):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "prefix, words",
+    [
+        ("module.", "begin with 'module.', as DataParallel has them: save model.module alone"),
+        ("_orig_mod.", "as torch.compile has them: save model._orig_mod alone"),
+        ("module._orig_mod.", "save model.module._orig_mod alone"),
+        ("model.", "as a larger model has them: save model.model alone"),
+        ("0.auto_model.", "begin with '0.auto_model.'"),
+    ],
+)
+@pytest.mark.parametrize("head", [True, False])
+def test_keys_of_a_model_inside_another(tmp_path, prefix, words, head):
+    def wrap(tensors):
+        plain = dict(tensors)
+        tensors.clear()
+        for key, tensor in plain.items():
+            if head or not key.startswith("lm_head."):
+                tensors[prefix + key if head else prefix + key.removeprefix("roberta.")] = tensor
+
+    with pytest.raises(UserError) as error:
+        XLMR.from_pretrained(saved(tmp_path, wrap))
+    assert words in str(error.value)
+    assert "missing" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["state_dict", "model", "module"])
+def test_a_checkpoint_of_a_training(tmp_path, part):
+    folder = saved(tmp_path)
+    tensors, _ = read_safetensors(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save({"epoch": 3, part: tensors, "optimizer": {}}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=f"lie in one of its parts: {part}, optimizer; save that"):
+        XLMR.from_pretrained(folder)
+
+
+POINTER = (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
+           + b"\nsize 1115567652\n")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "tokenizer.json",
+                                  "model-1-of-2.safetensors", "sentencepiece.bpe.model"])
+def test_a_git_lfs_pointer_is_called_by_its_name(tmp_path, tiny, file):
+    """What git clone leaves where Git LFS is not installed."""
+    for name in ("config.json", "model.safetensors", "sentencepiece.bpe.model"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    if file == "model-1-of-2.safetensors":
+        in_shards(tmp_path, read_safetensors(tmp_path / "model.safetensors")[0])
+    if file == "pytorch_model.bin":
+        (tmp_path / "model.safetensors").unlink()
+    if file == "tokenizer.json":
+        (tmp_path / "sentencepiece.bpe.model").unlink()
+    (tmp_path / file).write_bytes(POINTER)
+    with pytest.raises(UserError, match=f"{file}: a Git LFS pointer.*git lfs pull") as error:
+        load_encoder(tmp_path)
+    assert len(str(error.value)) < 200 + len(str(tmp_path))
+    if file == "model.safetensors":
+        with pytest.raises(UserError, match="a Git LFS pointer"):
+            load_prompt(tmp_path / file)
+
+
+def strangers(tensors):
+    tensors.update({f"stranger.{n}": torch.zeros(1) for n in range(500)})
+
+
+@pytest.mark.parametrize(
+    "change, raw, words",
+    [
+        (lambda t: None, {"num_hidden_layers": 48}, "and 734 more"),
+        (strangers, {}, "and 498 more"),
+        (lambda t: t.clear(), {}, "missing: "),
+        (lambda t: t.update({"x" * 3000: torch.zeros(1)}), {}, "unexpected: xxx"),
+        (lambda t: None, {"model_type": "x" * 3000}, "another architecture"),
+        (lambda t: None, {"model_type": ["x"] * 3000}, "another architecture"),
+        (lambda t: None, {"hidden_size": "9" * 3000}, "impossible sizes"),
+        (lambda t: None, {"layer_norm_eps": "9" * 3000}, "impossible sizes"),
+    ],
+)
+def test_messages_are_a_few_lines_at_most(tmp_path, change, raw, words):
+    with pytest.raises(UserError) as error:
+        XLMR.from_pretrained(saved(tmp_path, change, **raw))
+    assert words in str(error.value)
+    assert len(str(error.value)) < 350 + len(str(tmp_path))
+
+
+def test_a_long_name_in_a_damaged_header(tmp_path):
+    file_of(tmp_path / "x", {"n" * 3000: {**ONE, "dtype": "F33"}}, b"\0" * 8)
+    with pytest.raises(UserError, match="damaged safetensors file: 'nnn") as error:
+        read_safetensors(tmp_path / "x")
+    assert len(str(error.value)) < 300 + len(str(tmp_path))
+
+
+def test_a_byte_order_mark_in_config_json(tmp_path):
+    config = saved(tmp_path) / "config.json"
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())  # as Notepad writes it
+    assert XLMR.from_pretrained(tmp_path).config == SMALL
+
+
+def test_what_transformers_saves_today(tmp_path, tiny):
+    """One file, shards, an encoder without head, save_model; with a tokenizer.json."""
+    transformers = pytest.importorskip("transformers")
+    save_model = pytest.importorskip("safetensors.torch").save_model
+    torch.manual_seed(0)
+    tokenizer = transformers.XLMRobertaTokenizer.from_pretrained(tiny)
+    c = transformers.XLMRobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=24, max_position_embeddings=66, attn_implementation="eager")
+    theirs = transformers.XLMRobertaForMaskedLM(c).eval()
+    theirs.save_pretrained(tmp_path / "whole")
+    theirs.save_pretrained(tmp_path / "shards", max_shard_size="3KB")
+    theirs.roberta.save_pretrained(tmp_path / "headless")
+    c.save_pretrained(tmp_path / "save_model")
+    save_model(theirs, str(tmp_path / "save_model" / "model.safetensors"))
+    assert not (tmp_path / "shards" / "model.safetensors").exists()
+    ids = torch.tensor([[0, 5, 9, tokenizer.mask_token_id, 7, 2], [0, 6, 2, 1, 1, 1]])
+    for folder in ("whole", "shards", "save_model", "headless"):
+        tokenizer.save_pretrained(tmp_path / folder)
+        ours, own = load_encoder(tmp_path / folder)
+        assert own.encode("apple sky") == tokenizer("apple sky")["input_ids"][1:-1]
+        if folder == "headless":
+            assert ours.head is None
+            assert torch.equal(ours.word.weight, theirs.roberta.embeddings.word_embeddings.weight)
+        else:
+            assert_agree(ours, theirs, ids)
 
 
 def test_no_such_encoder(tmp_path):

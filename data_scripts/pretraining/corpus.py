@@ -11,6 +11,7 @@ Languages: those that NTREX and FLORES-200 share. Row-aligned sources are taken 
 every language gets up to the same number of tokens, small sources first, so that no language and no
 source drowns the rest. SIB-200's texts are not among them.
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import random
 import tempfile
 from pathlib import Path

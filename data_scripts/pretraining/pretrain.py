@@ -8,6 +8,7 @@
 Masked LM and translation LM (Conneau & Lample 2019) on documents generated from MiniTopics
 (world.py), or on real text that corpus.py has packed (packed.py). README.md says what it takes.
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import math
 import sys
 import time
@@ -25,6 +26,7 @@ from minirosprompt.data import MINITOPICS
 from minirosprompt.io.cli import Parser, below_one, nonnegative, positive, whole
 from minirosprompt.io.cli import run as run_script
 from minirosprompt.io.files import load_state, save_state, write_json, writing
+from minirosprompt.io.runs import alone_in
 from minirosprompt.io.runtime import interrupts, pick_device
 from minirosprompt.io.weights import TOKENIZER_FILE, save_encoder
 from minirosprompt.tokenizer import BOS, EOS, PAD
@@ -347,7 +349,7 @@ def main():
     source = batches(text, state["pool"], state["skip"])
     bar = tqdm(total=args.tokens, initial=state["tokens"], unit="tok", unit_scale=True,
                desc="pretraining", mininterval=5)
-    with bar, interrupts() as stop:
+    with alone_in(args.out), bar, interrupts() as stop:
         while state["tokens"] < args.tokens and time.time() < until and not stop:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(args.lr, state["tokens"] / args.tokens)
@@ -376,8 +378,8 @@ def main():
                 bar.set_postfix(loss=f"{state['running']:.3f}")
             if state["step"] % args.look_every == 0:
                 look(args, state, started, text, model, optimizer, loss_of)
-    if not state["log"] or state["log"][-1]["step"] != state["step"]:
-        look(args, state, started, text, model, optimizer, loss_of)
+        if not state["log"] or state["log"][-1]["step"] != state["step"]:
+            look(args, state, started, text, model, optimizer, loss_of)
     if stop:
         raise KeyboardInterrupt(f"step {state['step']} is saved; go on with --resume")
 

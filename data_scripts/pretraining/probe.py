@@ -5,6 +5,7 @@
 A logistic regression. No prompt, no label words; it needs many labels in the language itself. It
 tells a weak encoder from a weak prompt.
 """
+import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import torch
 import torch.nn.functional as F
 

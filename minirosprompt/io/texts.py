@@ -1,6 +1,9 @@
 """Anybody's texts and classes in, scores out: what eval.py reads and prints."""
+import argparse
 import json
+import re
 import sys
+import warnings
 from pathlib import Path
 
 from .. import UserError
@@ -12,8 +15,17 @@ FORMATS = ("tsv", "jsonl")
 
 
 def labels(text):
-    """--labels -> a Path (.json, .txt, .tsv) or class names."""
-    return Path(text) if Path(text).suffix in (".json", ".txt", ".tsv") else names(text)
+    """--labels -> a Path (of a file; or it ends in .json, .txt, .tsv), or two class names or more.
+
+    Between them are commas, as in any script, or semicolons.
+    """
+    if Path(text).suffix.lower() in (".json", ".txt", ".tsv") or Path(text).is_file():
+        return Path(text)
+    found = names(re.sub("[;，、،؛；\n]", ",", text))
+    if len(found) == 1:
+        raise argparse.ArgumentTypeError(f"{found[0]!r} is one class, or a file that is not there; "
+                                         "every text would get it: name two classes, with commas")
+    return found
 
 
 def read_label_list(path):
@@ -57,15 +69,36 @@ def read_texts(texts, source):
     return texts
 
 
-def write_scores(file, form, texts, classes, probability):
-    """One line a text, with its class and every class's probability (N, C)."""
+def write_scores(file, form, texts, classes, probability, chosen):
+    """One line a text, with its class (chosen: N numbers) and every class's probability (N, C)."""
     if form == "tsv":
         write_row(file, ["text", "class", *classes])
-    for text, row in zip(texts, probability.tolist()):
-        label = classes[row.index(max(row))]
+    for text, row, c in zip(texts, probability.tolist(), chosen):
+        label = classes[c]
         if form == "tsv":
             write_row(file, [clean(text), label, *[f"{p:.4f}" for p in row]])
         else:
             scores = {name: round(p, 4) for name, p in zip(classes, row)}
             line = {"text": clean(text), "class": label, "scores": scores}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def warn_of_losses(sequences, room, tokenizer):
+    """sequences: lists of ids, of texts before they are cut to `room` ids."""
+    cut = sum(len(ids) > room for ids in sequences)
+    if cut:
+        warnings.warn(f"{cut} of {len(sequences)} texts are longer than the {room} tokens that "
+                      "there is room for: of these the end is not read")
+    unread = sum(bool(ids) and all(tokenizer.piece(i) in ("▁", "<unk>") for i in ids)
+                 for ids in sequences)
+    if unread:
+        warnings.warn(f"{unread} of {len(sequences)} texts have no token that this encoder knows: "
+                      "what they are scored as means nothing")
+
+
+def warn_of_ties(scores, what):
+    """A few ties are chance; many say that classes cannot be told apart."""
+    ties = int(((scores == scores.amax(1, keepdim=True)).sum(1) > 1).sum())
+    if ties:
+        warnings.warn(f"{what}: {ties} of {len(scores)} texts fit two classes or more exactly "
+                      "alike; of these the first by name is taken")

@@ -1,8 +1,8 @@
 """Encoders in Hugging Face's layout: config.json, the weights, sentencepiece.bpe.model.
 
-The weights are model.safetensors or pytorch_model.bin. Their names are mapped to ours one to one:
-a missing, unexpected or misshapen tensor is an error that lists it, never a warning. Three kinds
-are read:
+The weights are model.safetensors, its shards, or pytorch_model.bin. Their names are mapped to ours
+one to one: a missing, unexpected or misshapen tensor is an error that names it, never a warning.
+The tokenizer may be a tokenizer.json instead (pieces.py). Three kinds are read:
 
     XLMRobertaForMaskedLM   xlm-roberta-base and its like          roberta.…, lm_head.…
     XLMRobertaModel         multilingual-e5-base, -large           no prefix, no head
@@ -16,8 +16,8 @@ import torch
 
 from .. import UserError
 from . import e5, hub
-from .files import writing
-from .safetensors import read_safetensors, write_safetensors
+from .files import read_json, writing
+from .safetensors import few, open_data, read_safetensors, write_safetensors
 
 XLMR_PIECES = 250_002   # ids of XLM-R's tokenizer
 FIRST_POSITION = 2      # XLM-R's positions count from 2 (fairseq: padding's id + 1), BERT's from 0
@@ -33,6 +33,7 @@ NOT_XLMR = {  # model_type: why it cannot be read
 }
 for decoder in ("gpt2", "xglm", "bloom", "llama", "gemma", "qwen2", "mistral"):
     NOT_XLMR[decoder] = "a decoder, which has no <mask>"
+WRAPPERS = {"module": "DataParallel", "_orig_mod": "torch.compile"}  # their names of a model
 
 
 def encoder_folder(name_or_path):
@@ -51,8 +52,7 @@ def encoder_folder(name_or_path):
             "org/name@revision")
     if str(name_or_path) == e5.NAME:
         repository, _ = hub.parse(e5.NAME)
-        commit, _ = hub.PINNED[repository]
-        cached = hub.find_in_cache(repository, [commit, "main"])
+        cached = hub.find_in_cache(repository)
         return cached or e5.encoder_folder(POCKET / TOKENIZER_FILE)
     return hub.snapshot(str(name_or_path), read_config)
 
@@ -62,13 +62,8 @@ def read_config(path):
 
     Raises UserError for anything that is not one of the three kinds.
     """
-    try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"))
-        kind = raw.get("model_type")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: not a JSON object ({type(error).__name__})") from None
+    raw = read_json(path)
+    kind = raw.get("model_type")
     # A BERT will do if its tokenizer is XLM-R's. Where the config does not say, its size tells.
     tokenizer = raw.get("tokenizer_class")
     V = raw.get("vocab_size")
@@ -79,8 +74,8 @@ def read_config(path):
     bert = kind == "bert" and xlmr_tokens
     if kind != "xlm-roberta" and not bert:
         reason = NOT_XLMR.get(str(kind), "another architecture")
-        raise UserError(f"{path}: model_type is {kind!r} ({reason}); only 'xlm-roberta', and "
-                        "'bert' with XLM-R's tokenizer, can be read")
+        raise UserError(f"{path}: model_type is {str(kind)[:60]!r} ({reason}); only 'xlm-roberta', "
+                        "and 'bert' with XLM-R's tokenizer, can be read")
     absolute = raw.get("position_embedding_type", "absolute") == "absolute"
     if raw.get("hidden_act", "gelu") != "gelu" or not absolute:
         raise UserError(f"{path}: only hidden_act 'gelu' and absolute positions are XLM-R's")
@@ -100,7 +95,8 @@ def read_config(path):
     whole = all(type(n) is int and 0 < n < 10**7 for n in sizes.values())
     if not whole or sizes["width"] % sizes["heads"] or sizes["positions"] < 4 \
             or type(eps) is not float or not 0 < eps < 1:
-        raise UserError(f"{path}: impossible sizes: {sizes}, layer_norm_eps {eps}")
+        found = f"{sizes}, layer_norm_eps {eps}"
+        raise UserError(f"{path}: impossible sizes: {found:.200}")
     # Our table has XLM-R's two unused rows in front in either case: see from_hugging_face.
     sizes["positions"] += FIRST_POSITION if bert else 0
     return sizes | {"eps": eps, "bert": bert}
@@ -152,8 +148,9 @@ def add_modules(table, modules):
 def from_hugging_face(tensors, sizes, path):
     """Their state dict -> (sizes with "head", our state dict in float32).
 
-    sizes: of read_config. Raises UserError that lists every missing, unexpected or misshapen key.
+    sizes: of read_config. Raises UserError that names missing, unexpected or misshapen keys.
     """
+    refuse_wrapped(tensors, path)
     head = any(key.startswith("lm_head.") for key in tensors)
     kept = {}
     for key, tensor in tensors.items():
@@ -162,11 +159,13 @@ def from_hugging_face(tensors, sizes, path):
         if not key.removeprefix("roberta.").startswith(UNUSED):
             kept[key] = tensor
     tensors = kept
-    # Older files hold the tied matrix twice. XLM-R cannot have two, so they must be equal.
+    # Some files hold the tied matrix twice, some (save_model) under its other name alone. XLM-R
+    # cannot have two, so they must be equal.
     for twin, original in (("lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight"),
                            ("lm_head.decoder.bias", "lm_head.bias")):
-        if twin in tensors and original in tensors:
-            if not torch.equal(tensors.pop(twin), tensors[original]):
+        if twin in tensors:
+            tensor = tensors.pop(twin)
+            if not torch.equal(tensor, tensors.setdefault(original, tensor)):
                 raise UserError(f"{path}: {twin} differs from {original}, but XLM-R ties the two")
     # BERT's row 0 is our row 2: two rows of zeros in front, which no token ever reads.
     positions = tensors.get("embeddings.position_embeddings.weight")
@@ -178,9 +177,10 @@ def from_hugging_face(tensors, sizes, path):
     table = key_map(sizes)
     missing = sorted(table.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - table.keys())
-    if missing or unexpected:
-        raise UserError(f"{path}: not an XLM-R of {sizes['layers']} layers; "
-                        f"missing: {missing}; unexpected: {unexpected}")
+    faults = [f"{fault}: {few(keys)}"
+              for fault, keys in (("missing", missing), ("unexpected", unexpected)) if keys]
+    if faults:
+        raise UserError(f"{path}: not an XLM-R of {sizes['layers']} layers; {'; '.join(faults)}")
     state = {}
     for theirs, (ours, shape) in table.items():
         tensor = tensors[theirs]
@@ -189,6 +189,17 @@ def from_hugging_face(tensors, sizes, path):
                             f"config.json asks for floats {shape}")
         state[ours] = tensor.float()
     return sizes, state
+
+
+def refuse_wrapped(tensors, path):
+    """Raises UserError if every key has something in front, because more than a model was saved."""
+    for key in tensors:
+        before, found, _ = key.partition("embeddings.LayerNorm.weight")
+        prefix = before.removesuffix("roberta.").removesuffix("bert.")
+        if found and prefix.endswith("."):
+            wrapper = WRAPPERS.get(prefix.split(".")[0], "a larger model")
+            raise UserError(f"{path}: its keys begin with {prefix[:60]!r}, as {wrapper} has them: "
+                            f"save model.{prefix[:60].removesuffix('.')} alone")
 
 
 def to_hugging_face(state, sizes):
@@ -203,25 +214,47 @@ def read_encoder(name_or_path):
     """
     folder = encoder_folder(name_or_path)
     sizes = read_config(folder / hub.CONFIG)
-    path = folder / hub.WEIGHTS
-    if path.exists():
-        tensors, _ = read_safetensors(path)
-    else:
-        path = folder / hub.OLD_WEIGHTS
-        if not path.exists():
-            raise UserError(f"{folder}: neither {hub.WEIGHTS} nor {hub.OLD_WEIGHTS}")
-        tensors = read_pickle(path)
-    return from_hugging_face(tensors, sizes, path)
+    for file, read in ((hub.WEIGHTS, read_whole), (hub.INDEX, read_shards),
+                       (hub.OLD_WEIGHTS, read_pickle)):
+        path = folder / file
+        if path.exists():
+            return from_hugging_face(read(path), sizes, path)
+    raise UserError(f"{folder}: neither {hub.WEIGHTS} nor {hub.OLD_WEIGHTS}")
+
+
+def read_whole(path):
+    """model.safetensors -> {name: tensor}"""
+    tensors, _ = read_safetensors(path)
+    return tensors
+
+
+def read_shards(index):
+    """model.safetensors.index.json -> {name: tensor}, out of the files that it names."""
+    files = hub.shards(index)
+    tensors = {}
+    for file in sorted(set(files.values())):
+        for name, tensor in read_whole(index.with_name(file)).items():
+            if files.get(name) == file:
+                tensors[name] = tensor
+    return tensors
 
 
 def read_pickle(path):
     """pytorch_model.bin -> {name: tensor}. A pickle that holds more is refused, not run."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        return {str(name): t for name, t in found.items() if isinstance(t, torch.Tensor)}
+        with open_data(path) as file:
+            found = torch.load(file, map_location="cpu", weights_only=True)
+        tensors = {str(name): t for name, t in found.items() if isinstance(t, torch.Tensor)}
+        inner = [str(name) for name, value in found.items() if isinstance(value, dict)]
+    except UserError:
+        raise
     except Exception as error:  # a damaged pickle can raise nearly anything
         fault = type(error).__name__
         raise UserError(f"{path}: not a file of plain weights ({fault})") from None
+    if inner and not tensors:
+        raise UserError(f"{path}: a checkpoint of a training, whose weights lie in one of its "
+                        f"parts: {few(inner)}; save that alone")
+    return tensors
 
 
 def save_encoder(folder, encoder, dtype=torch.float16):

@@ -1,0 +1,68 @@
+"""Label words as an encoder reads them. What it cannot read or tell apart is refused."""
+import warnings
+from collections import Counter
+from itertools import combinations
+
+from .. import UserError
+
+
+def without_bare_space(ids, tokenizer):
+    """Drops a lone "▁" in front.
+
+    In scripts without spaces every word alone begins with it, and it says nothing.
+    """
+    return ids[1:] if len(ids) > 1 and tokenizer.piece(ids[0]) == "▁" else ids
+
+
+def tokens_of(label_words, tokenizer):
+    """{class: [word, ...]} -> W triples (class, word, ids of its pieces, unknown ones left out).
+
+    A word that two languages of a class share counts once. Raises UserError for a class without
+    words, and for a word of which the encoder knows no piece.
+    """
+    found = []
+    for label, words in label_words.items():
+        if not words:
+            raise UserError(f"class {label!r}: every class needs at least one label word")
+        words = list(dict.fromkeys(words))
+        for word, ids in zip(words, tokenizer.encode(words)):
+            ids = [i for i in without_bare_space(ids, tokenizer) if tokenizer.piece(i) != "<unk>"]
+            if [tokenizer.piece(i) for i in ids] in ([], ["▁"]):
+                raise UserError(f"class {label!r}: the label word {word!r} has no tokens that this "
+                                "encoder knows; use another word, in any language")
+            found.append((label, word, ids))
+    return found
+
+
+def check_apart(signs):
+    """signs: {class: all that the encoder gets of its label words, each hashable}.
+
+    Raises UserError for two classes with the same signs, which would always tie; warns of two that
+    share some, which may.
+    """
+    for (a, of_a), (b, of_b) in combinations(signs.items(), 2):
+        if set(of_a) == set(of_b):
+            raise UserError(f"classes {a!r} and {b!r} cannot be told apart: this encoder reads "
+                            "their label words as the same tokens; use other words")
+        if set(of_a) & set(of_b):
+            warnings.warn(f"classes {a!r} and {b!r} have label words of the same tokens: texts "
+                          "that those fit best are ties")
+
+
+def own_pieces(label_words, tokenizer):
+    """{class: [word, ...]} -> {class: {id: word}}: the pieces of a class's words, each once.
+
+    A piece that another class has too ("world" in "world politics" and "world music") says nothing
+    and is left out, unless a class has no other. Raises and warns as tokens_of and check_apart do.
+    """
+    pieces = {label: {} for label in label_words}
+    for label, word, ids in tokens_of(label_words, tokenizer):
+        for i in ids:
+            pieces[label].setdefault(i, word)
+    classes_with = Counter(i for of_class in pieces.values() for i in of_class)
+    own = {}
+    for label, of_class in pieces.items():
+        alone = {i: word for i, word in of_class.items() if classes_with[i] == 1}
+        own[label] = alone or of_class
+    check_apart(own)
+    return own

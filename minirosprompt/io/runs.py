@@ -1,0 +1,102 @@
+"""The folders of runs: held by one process at a time, never mixed up, found again."""
+import hashlib
+import itertools
+import json
+from contextlib import contextmanager
+from os.path import getmtime
+from pathlib import Path
+
+# A dependency of torch, so it is there.
+from filelock import FileLock, Timeout
+
+from .. import UserError
+from . import settings
+from .files import read_json, write_json
+from .runtime import environment
+
+
+@contextmanager
+def alone_in(folder):
+    """Within, no other process that asks for it, too, can work in this folder.
+
+    It is made if need be. Raises UserError if there is another process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder}: another process is working in it; wait for its end, or take "
+                        "another name") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def held(run, new, settings, inputs, device):
+    """Within, no other process can work in the folder `run`.
+
+    Notes there what it is about: the settings; what the machine is; hashes of the inputs, {name:
+    anything that JSON can hold}. Raises UserError if another process is there, a new run would
+    overwrite an old one, or an old one would go on with other inputs.
+    """
+    with alone_in(run):
+        if new:
+            refuse_if_there(run)  # somebody may have been faster
+        hashes = {name: sha256_of(value) for name, value in inputs.items()}
+        refuse_if_changed(run, hashes)
+        write_json(run / "config.json", settings)
+        write_json(run / "env.json", environment(device))
+        write_json(run / "inputs.json", hashes)
+        yield
+
+
+def refuse_if_there(run):
+    """Raises UserError if a run has been begun in this folder."""
+    if (run / "config.json").exists():
+        raise UserError(f"{run} exists: choose another --name, or go on with it by --resume {run}")
+
+
+def sha256_of(value):
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def refuse_if_changed(run, hashes):
+    """Raises UserError if inputs.json has others: half a run with one text, half with another?"""
+    path = run / "inputs.json"
+    before = read_json(path) if path.exists() else hashes
+    changed = [name for name in hashes if before.get(name) != hashes[name]]
+    if changed:
+        raise UserError(f"{run}: not what the run was begun with: {', '.join(changed)}; put it "
+                        "back as it was, or begin a new run")
+
+
+def free_folder(path):
+    """Makes `path`, or path-2, path-3 ... if it is there: no evaluation overwrites another."""
+    for n in itertools.count(1):
+        folder = path if n == 1 else path.with_name(f"{path.name}-{n}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            pass
+
+
+def newest_run():
+    """-> the folder under runs/ whose prompt was written last. Raises UserError."""
+    found = list(Path("runs").glob("*/*/prompt.safetensors"))
+    if not found:
+        raise UserError(f"{Path('runs').absolute()}: no trained prompt there; run python train.py, "
+                        "or name a run by --run")
+    return max(found, key=getmtime).parent.parent
+
+
+def shipped_prompt(encoder):
+    """-> the prompt that comes with this repository for an encoder. Raises UserError."""
+    name = encoder or "multilingual-e5-small"
+    shipped = {path.stem: path for path in settings.PROMPTS.glob("*.safetensors")}
+    if name not in shipped:
+        raise UserError(f"--run: no prompt ships for {name}; name one that train.py made")
+    return shipped[name]

@@ -1,0 +1,251 @@
+"""What has let users down before: a wrong answer, a lost result, a traceback; and no word about it.
+
+As a user would meet it, on the tiny encoder and the colours data.
+"""
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, refused
+from filelock import FileLock
+
+from minirosprompt.classifier import decide
+from minirosprompt.data import load_split
+from minirosprompt.io import texts
+from minirosprompt.io.cli import Parser
+
+SHORT = ["--source", "aa,bb", "--seen", "red,blue,green", "--shots", "4", "--steps", "2",
+         "--seeds", "0", "--objective", "erm"]
+
+
+@pytest.fixture()
+def train(run_script, tiny, colours):
+    return lambda *args: run_script("train.py", "--encoder", tiny, "--data", colours, *SHORT, *args)
+
+
+@pytest.fixture()
+def run(train, tmp_path):
+    """Folder of a run."""
+    done = train("--name", "one")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "runs/one"
+
+
+def begin(script, *args, cwd, **environment):
+    """A process of its own. It would heed Ctrl-C even if the tests run in the background."""
+    command = [sys.executable, str(ROOT / script), *map(str, args)]
+    return subprocess.Popen(
+        command, cwd=cwd, env=os.environ | environment, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+
+
+def rows_of(folder):
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))["rows"]
+
+
+# ---- one folder, one run -------------------------------------------------------------------------
+
+def test_two_runs_of_one_name_begun_at_once(tiny, colours, tmp_path):
+    """Before, each wrote into the other's files."""
+    flags = ["--encoder", tiny, "--data", colours, *SHORT, "--name", "same"]
+    both = [begin("train.py", *flags, "--lr", lr, cwd=tmp_path) for lr in (0.01, 0.02)]
+    errors = [process.communicate()[1].decode() for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2], errors
+    loser = [process.returncode for process in both].index(2)
+    assert "runs/same: another process" in errors[loser] or "runs/same exists" in errors[loser]
+    config = json.loads((tmp_path / "runs/same/config.json").read_text())
+    assert config["lr"] == (0.02, 0.01)[loser]
+
+
+def test_a_run_at_work_cannot_be_resumed(run, run_script):
+    with FileLock(run / ".lock"):
+        refused(run_script("train.py", "--resume", run), f"{run}: another process is working in it")
+    assert run_script("train.py", "--resume", run).returncode == 0
+
+
+def test_runs_without_a_name_begun_in_one_second(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda form: f"now{form[-len(str(os.getpid())) - 1:]}")
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert train().returncode == 0
+    monkeypatch.setattr(os, "getpid", lambda: 2)
+    assert train().returncode == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_evaluations_do_not_overwrite_each_other(run, run_script, colours):
+    for flags in ([], ["--languages", "aa"], ["--data", colours]):
+        assert run_script("eval.py", "--run", run, *flags).returncode == 0
+    assert {row["lang"] for row in rows_of(run / "eval-test")} == {"aa", "bb", "cc"}
+    assert {row["lang"] for row in rows_of(run / "eval-test-2")} == {"aa"}
+    # The folder trained on gives the same, named or not.
+    assert rows_of(run / "eval-test-3") == rows_of(run / "eval-test")
+
+
+# ---- other data, from another place --------------------------------------------------------------
+
+@pytest.mark.parametrize("change", ["text", "label words", "encoder"])
+def test_a_run_does_not_go_on_with_other_inputs(run_script, tiny, colours, tmp_path, change):
+    data = shutil.copytree(colours, tmp_path / "data")
+    encoder = shutil.copytree(tiny, tmp_path / "encoder")
+    flags = ["--encoder", encoder, "--data", data, *SHORT, "--name", "one"]
+    assert run_script("train.py", *flags).returncode == 0
+    if change == "text":
+        path = data / "test.tsv"
+        path.write_text(path.read_text().replace("snow", "salt", 1))
+    elif change == "label words":
+        path = data / "labels.json"
+        path.write_text(path.read_text().replace('"red"]', '"rose"]'))
+    else:
+        from conftest import random_encoder
+
+        from minirosprompt.io.weights import save_encoder
+        from minirosprompt.xlmr import XLMR
+        config = XLMR.from_pretrained(tiny).config
+        save_encoder(encoder, random_encoder(config, seed=1), torch.float32)
+    what = "texts" if change == "text" else change
+    refused(run_script("train.py", "--resume", "runs/one"),
+            f"runs/one: not what the run was begun with: {what}; put it back")
+
+
+def test_a_run_is_the_same_from_another_folder(run_script, tiny, colours, tmp_path, monkeypatch):
+    """Relative paths were not found; label words silently fell back to a class's bare name."""
+    shutil.copytree(tiny, tmp_path / "encoder")
+    shutil.copytree(colours, tmp_path / "data")
+    labels = {label: {"aa": [f"{label} moss"]} for label in ("red", "blue", "green", "white")}
+    (tmp_path / "data/labels.json").write_text(json.dumps(labels))
+    flags = ["--encoder", "encoder", "--data", "data", *SHORT, "--name", "one"]
+    assert run_script("train.py", *flags).returncode == 0
+    flags = ["--run", tmp_path / "runs/one", "--labels", "red,blue", "--text", "apple"]
+    here = run_script("eval.py", *flags)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    there = run_script("eval.py", *flags)
+    assert there.returncode == 0, there.stderr
+    assert there.stdout == here.stdout
+    assert "label words" not in there.stderr
+    shutil.rmtree(tmp_path / "data")
+    gone = run_script("eval.py", *flags)
+    assert gone.returncode == 0
+    assert "data, which the prompt was trained on, is not there: the label words" in gone.stderr
+
+
+def test_texts_of_unknown_classes_are_not_dropped(run, run_script, colours, tmp_path):
+    """As train.py does not. Before, "Red" for "red" left out all of its texts without a word."""
+    data = shutil.copytree(colours, tmp_path / "capitals")
+    path = data / "test.tsv"
+    path.write_text(path.read_text().replace("\tred\tcc", "\tRed\tcc"))
+    words = "labels.json has no class Red, but the test split has"
+    refused(run_script("eval.py", "--run", run, "--data", data), words)
+
+
+# ---- ties ----------------------------------------------------------------------------------------
+
+def test_the_order_of_the_classes_decides_nothing():
+    scores = torch.tensor([[1.0, 2, 2, 0], [3, 3, 3, 3], [0, 0, 1, 0]])
+    names = ["pear", "fig", "apple", "date"]
+    assert [names[c] for c in decide(scores, names)] == ["apple", "apple", "apple"]
+    back = list(reversed(names))
+    assert [back[c] for c in decide(scores.flip(1), back)] == ["apple", "apple", "apple"]
+
+
+def test_ties_are_counted_and_said(run, run_script):
+    """A shared label word: allowed, but nobody should take the answers for answers."""
+    with open("labels.txt", "w") as file:
+        file.write("pear: moss\nfig: frog\nboth: moss; frog\n")
+    done = run_script("eval.py", "--run", run, "--labels", "labels.txt", "--text", "moss")
+    assert done.returncode == 0, done.stderr
+    assert "classes 'pear' and 'both' have label words of the same tokens" in done.stderr
+    assert "scoring: 1 of 1 texts fit two classes or more exactly alike" in done.stderr
+
+
+# ---- what a text or a label becomes --------------------------------------------------------------
+
+def test_what_is_not_read_of_texts_is_said_once(run, run_script):
+    given = ["--text", "apple " * 100, "--text", "⚽ ☂", "--text", "moss"]
+    done = run_script("eval.py", "--run", run, "--labels", "red,blue", *given)
+    assert done.returncode == 0
+    assert "eval.py: 1 of 3 texts are longer than the" in done.stderr
+    assert "eval.py: 1 of 3 texts have no token that this encoder knows" in done.stderr
+    assert done.stderr.count("\n") <= 3
+
+
+@pytest.mark.parametrize("labels", ["⚽,🎉,🚀", "red,☂"])
+def test_labels_that_the_encoder_cannot_read(run, run_script, labels):
+    done = run_script("eval.py", "--run", run, "--labels", labels, "--text", "apple")
+    refused(done, "has no tokens that this encoder knows; use another word")
+
+
+def test_other_separators_and_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given in ("体育，天气", "体育、天气", "体育;天气", "体育, 天气"):
+        assert texts.labels(given) == ["体育", "天气"]
+    (tmp_path / "classes").write_text("a\nb\n")
+    for name in ("classes", "none.JSON", "none.Txt"):
+        assert str(texts.labels(name)) == name
+
+
+def test_one_class_alone_is_no_classification(run, run_script):
+    done = run_script("eval.py", "--run", run, "--labels", "clases", "--text", "apple")
+    refused(done, "'clases' is one class, or a file that is not there")
+
+
+# ---- flags that would do nothing -----------------------------------------------------------------
+
+IDLE = [
+    ("train.py", "--resume runs/one --lr 0.5", "--lr does nothing with --resume"),
+    ("train.py", "--resume runs/one --eta 0.3", "--eta does nothing"),  # its default's value
+    ("train.py", "--objective erm --eta 3", "--eta does nothing without --objective group-dro"),
+    ("train.py", "--objective erm --adjustment 1", "--adjustment does nothing"),
+    ("eval.py", "--text x --labels red,blue --languages zz", "--languages does nothing"),
+    ("eval.py", "--text x --labels red,blue --split dev", "--split does nothing"),
+    ("eval.py", "--text x --labels red,blue --out new", "--out does nothing"),
+    ("eval.py", "--format jsonl", "--format does nothing without --text or --input"),
+]
+
+
+@pytest.mark.parametrize("script, flags, words", IDLE, ids=[flags for _, flags, _ in IDLE])
+def test_flags_that_would_be_ignored_are_refused(run, run_script, script, flags, words):
+    refused(run_script(script, *flags.split()), words)
+
+
+def test_no_flag_is_taken_for_given():
+    parser = Parser()
+    parser.add_argument("--one", default=1)
+    from minirosprompt.io.cli import refuse
+    refuse(parser, [], ["one"], "here")
+
+
+# ---- terminals and signals -----------------------------------------------------------------------
+
+def test_pipes_are_utf8_whatever_the_locale(run, tmp_path):
+    """Before: UnicodeEncodeError; and train.py died at "±", after all of its training."""
+    flags = ["--run", run, "--labels", "red,你好", "--text", "apple 你好 ± über"]
+    process = begin("eval.py", *flags, cwd=tmp_path, PYTHONIOENCODING="cp1252")
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    rows = list(csv.DictReader(out.decode("utf-8").splitlines(), delimiter="\t"))
+    assert rows[0]["text"] == "apple 你好 ± über"
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    process = begin("eval.py", *flags, cwd=tmp_path, **ascii_only)
+    assert process.communicate()[0] == out
+
+
+def test_ctrl_c_while_torch_is_imported(tmp_path):
+    for script in ("train.py", "eval.py"):
+        process = begin(script, cwd=tmp_path)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+        assert process.returncode in (-signal.SIGINT, 130)
+        assert b"Traceback" not in errors
+
+
+def test_the_suites_own_data_are_what_these_tests_think(colours):
+    assert {e.label for e in load_split(colours, "test")} == {"red", "blue", "green", "white"}
