@@ -17,7 +17,7 @@ from minirosprompt import UserError
 from minirosprompt.classifier import Classifier, decide, load_encoder
 from minirosprompt.data import Example, data_folder, load_label_words, load_split
 from minirosprompt.io import cli, texts
-from minirosprompt.io.cli import Parser, folder, names, nonnegative
+from minirosprompt.io.cli import Parser, names, nonnegative, whole_path
 from minirosprompt.io.prompts import load_prompt
 from minirosprompt.io.runs import free_folder, newest_run, shipped_prompt
 from minirosprompt.io.runtime import join, pick_device, shard
@@ -29,11 +29,11 @@ def arguments(argv):
     p = Parser(description=__doc__)
     p.add_argument("--run", type=Path, help="folder of a run, or a prompt.safetensors (default: "
                    "the newest run; with --labels the prompt that ships)")
-    p.add_argument("--encoder", type=folder, help="if it lies elsewhere than in training")
+    p.add_argument("--encoder", type=whole_path, help="if it lies elsewhere than in training")
     cli.add_device(p)
     p.add_argument("--show-neighbours", action="store_true", help="print what label words become")
     g = p.add_argument_group("evaluate on labelled data")
-    g.add_argument("--data", type=folder, help="data folder (default: the one trained on)")
+    g.add_argument("--data", type=whole_path, help="data folder (default: the one trained on)")
     g.add_argument("--languages", type=names,
                    help="languages that are tested (default: all in the data)")
     splits = ["test", "dev", "train"]
@@ -52,6 +52,8 @@ def arguments(argv):
     own = args.text or args.input
     cli.refuse(p, argv, ["languages", "split", "out"] if own else ["format"],
                "where texts of your own are classified" if own else "without --text or --input")
+    if args.labels and not (own or args.show_neighbours):
+        p.error("--labels: give the texts to classify with --text or --input")
     return args
 
 
@@ -97,8 +99,6 @@ def main(argv=None):
         texts.warn_of_ties(scores, "scoring")
         if shard()[0] == 0:
             print(f"{len(read):,} texts, {rate:,.0f} a second", file=sys.stderr)
-    elif args.labels:
-        raise UserError("--labels: give the texts to classify with --text or --input")
     else:
         examples = labelled(args, settings, label_words)
         scores = {}

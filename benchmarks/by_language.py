@@ -1,7 +1,7 @@
 """The results of a run by kind of language, with intervals, as Markdown.
 
     python benchmarks/by_language.py runs/sib200                 # the tables
-    python benchmarks/by_language.py runs/sib200 --out results/sib200.md
+    python benchmarks/by_language.py runs/sib200 --hard runs/news --out results/sib200.md
 
 Reads what train.py left in the run's folder: config.json and the scores of every prompt. Averages
 are over languages, so that each counts the same; a method's number is the mean over its seeds ± sd.
@@ -10,6 +10,8 @@ over languages: what another set of texts, or of languages, would change.
 """
 import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import argparse
+import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,7 @@ class Run:
         for objective in settings.objective:
             paths[f"soft-{objective}"] = [folder / f"soft-{objective}-{seed}" / "scores.pt"
                                           for seed in settings.seeds]
+        self.baseline = "hard"
         self.scores = {}
         self.right = {}
         for method, of_method in paths.items():
@@ -62,6 +65,16 @@ class Run:
             self.scores[method] = scores
             self.right[method] = scores.argmax(2) == labels                         # (S, N)
 
+    def set_beside(self, other):
+        """other: a Run. Its hard prompt is from now on the baseline. Raises UserError."""
+        if [(e.lang, e.id) for e in self.tested] != [(e.lang, e.id) for e in other.tested]:
+            raise UserError("--hard: that run was tested on other texts")
+        template = other.settings.template
+        self.baseline = "hard, `" + template.replace("{prompt}", other.settings.hard_prompt) + "`"
+        # Beside the other hard prompt, in front of the soft ones.
+        methods = list(self.right.items())
+        self.right = dict([methods[0], (self.baseline, other.right["hard"]), *methods[1:]])
+
     def by_language(self, values, langs, metric):
         """values (..., N) -> means (..., L) over each language's texts of a metric."""
         keep = self.of_metric[metric]
@@ -69,7 +82,7 @@ class Run:
 
     def gain(self, method, langs, metric):
         """-> (points over the hard prompt, interval over sentences, interval over languages)"""
-        difference = self.right[method].mean(0) - self.right["hard"][0]             # (N,)
+        difference = self.right[method].mean(0) - self.right[self.baseline][0]      # (N,)
         of_lang = self.by_language(difference, langs, metric)                       # (L,)
         keep = self.of_metric[metric] & np.isin(self.langs, langs)
         # SIB-200's languages have the same sentences, so the mean over texts, of which this is the
@@ -151,16 +164,17 @@ def worst_table(run, kinds):
 
 
 def gain_table(run, kinds):
-    """What a soft prompt gains over the hard one, with both intervals."""
+    """What soft prompts gain over the baseline, a hard prompt, with both intervals."""
     rows = []
     for kind, langs in kinds.items():
-        for method in list(run.right)[1:] if langs else ():
+        soft = [method for method in run.right if method.startswith("soft-")]
+        for method in soft if langs else ():
             for metric in METRICS:
                 gain, over_sentences, over_languages = run.gain(method, langs, metric)
                 rows.append([kind, metric, method, f"{100 * gain:+.1f}", span(over_sentences),
                              span(over_languages)])
-    return table(["languages", "classes", "method", "gain, points", "95 % over sentences",
-                  "95 % over languages"], rows)
+    return table(["languages", "classes", "method", f"gain over {run.baseline}",
+                  "95 % over sentences", "95 % over languages"], rows)
 
 
 def language_table(run):
@@ -178,9 +192,13 @@ def language_table(run):
 def main():
     p = Parser(description=__doc__)
     p.add_argument("run", type=Path, help="a run's folder")
+    p.add_argument("--hard", type=Path, metavar="RUN",
+                   help="a run whose hard prompt stands beside it; gains are over that one")
     p.add_argument("--out", type=Path, help="Markdown file to write, with every language too")
     args = p.parse_args()
     run = Run(args.run)
+    if args.hard:
+        run.set_beside(Run(args.hard))
     kinds = kinds_of(run)
     by_text = kinds["XLM-R's pretraining text"]
     sections = ["Accuracy in %, on all / seen / unseen classes.", worst_table(run, by_text)]
@@ -189,9 +207,11 @@ def main():
     print("\n\n".join(sections))
     if args.out:
         sections.append(language_table(run))
+        command = ["python", "benchmarks/by_language.py", *sys.argv[1:]]
         with writing(args.out) as file:
             file.write(f"# {args.run.name}, by language\n\n"
-                       f"Written by `python benchmarks/by_language.py {args.run}`.\n\n"
+                       f"Written by `{shlex.join(command)}`."
+                       "\n\n"
                        + "\n\n".join(sections) + "\n")
 
 

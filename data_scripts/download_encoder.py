@@ -7,8 +7,8 @@
 
 XLM-R and its kin will do, with a masked-LM head or without. train.py --encoder NAME does the same
 on its own.
-HF_HOME or HF_HUB_CACHE say where the cache is, HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1 forbids
-the network.
+HF_HOME or HF_HUB_CACHE say where the cache is, HF_ENDPOINT names a mirror, HF_TOKEN opens private
+repositories, HF_HUB_OFFLINE=1 forbids the network.
 """
 import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 from minirosprompt import UserError

@@ -213,6 +213,7 @@ BAD = {
         ("", "the following arguments are required: run"),
         ("nowhere", "nowhere/config.json: No such file"),
         ("nowhere --out", "argument --out: expected one argument"),
+        ("nowhere --hard", "argument --hard: expected one argument"),
     ],
     "data_scripts/pretraining/probe.py": [
         ("--encoder nowhere", "nowhere"),

@@ -299,16 +299,20 @@ def test_an_objective_over_groups(fork):
 
 VERBALIZER = """
 from minirosprompt.verbalizer import Verbalizer
-words = {"red": ["red", "cherry rose"], "blue": ["blue"], "green": ["green", "leaf", "moss"]}
+words = {"red": ["red", "cherry rose"], "blue": ["blue", "sea rose"], "green": ["green"]}
+# Each token of a label word stands for it, but for "rose", which two classes have.
+tokens = {"red": ["red", "cherry"], "blue": ["blue", "sea"], "green": ["green"]}
 h = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
 of = {name: Verbalizer(encoder, tokenizer, words, 3, name).scores(h)
       for name in ("max", "mean", "log-mean-exp")}
-alone = Verbalizer(encoder, tokenizer, {w: [w] for words_of in words.values() for w in words_of}, 3)
+alone = Verbalizer(encoder, tokenizer, {t: [t] for of_class in tokens.values() for t in of_class},
+                   3)
+assert len(alone.owner) == len(alone.classes)  # each is one token indeed
 for i, row in enumerate(alone.scores(h).tolist()):
     single = dict(zip(alone.classes, row))
-    for c, words_of in enumerate(words.values()):
+    for c, of_class in enumerate(tokens.values()):
         got = of["log-mean-exp"][i, c]
-        mean = sum(math.exp(single[word]) for word in words_of) / len(words_of)
+        mean = sum(math.exp(single[token]) for token in of_class) / len(of_class)
         assert abs(got - math.log(mean)) < 1e-4
         assert of["mean"][i, c] - 1e-4 <= got <= of["max"][i, c] + 1e-4
 assert Verbalizer(encoder, tokenizer, words, 3, "log-mean-exp").scores(1e4 * h).isfinite().all()
@@ -394,6 +398,9 @@ def test_a_data_set(fork, tmp_path, run_script):
     refused(reading({train: b'11,"a","b","c"\n'}), "train.csv: row 1: expected a label from 1 to")
     refused(reading({train: b'1,"a","b"\n'}), "train.csv: row 1")
     refused(reading({train: b'1,"caf\xe9","b","c"\n'}), "UTF-8 tables")
+    # A quotation mark that nothing closes would take all the rows that follow with it.
+    lone = b'1,"a","b","c\n1,a,b,c\n'
+    refused(reading({train: yahoo()[train] + lone}), "UTF-8 tables")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 from conftest import load_script
 
+from minirosprompt import UserError
 from minirosprompt.data import load_data, load_split
 from minirosprompt.io.files import load_state, read_json, save_state
 
@@ -119,6 +120,23 @@ def test_by_language_agrees_with_the_run(run, run_script, tmp_path):
     assert "| source languages | 2 | " in done.stdout
     assert "| target, in XLM-R | 5 | " in done.stdout
     assert "| fra_Latn | French | " in (tmp_path / "one.md").read_text()
+
+
+def test_the_hard_prompt_of_another_run_as_the_baseline(run, run_script, folder, headless):
+    flags = ["--encoder", headless, "--data", folder, "--objective", "--seen",
+             ",".join(choose.SEEN), "--source", "eng_Latn,deu_Latn", "--hard-prompt", "about"]
+    assert run_script("train.py", *flags, "--name", "two").returncode == 0
+    done = run_script("benchmarks/by_language.py", run, "--hard", "runs/two")
+    assert done.returncode == 0, done.stderr
+    assert "| hard | hard, `about {text}` | soft-erm | soft-group-dro |" in done.stdout
+    ours, other = by_language.Run(run), by_language.Run(run.with_name("two"))
+    ours.set_beside(other)
+    other.right["hard"][:] = False
+    assert ours.gain("soft-erm", ["fra_Latn"], "all")[0] == ours.right["soft-erm"].mean(0)[
+        ours.langs == "fra_Latn"].mean()
+    other.tested.pop()
+    with pytest.raises(UserError, match="tested on other texts"):
+        ours.set_beside(other)
 
 
 def test_gain_and_worst_by_hand(run):

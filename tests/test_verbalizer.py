@@ -95,6 +95,13 @@ def test_a_class_keeps_its_only_piece_and_the_tie_is_warned_of(encoder, tokenize
         assert pieces_used(encoder, tokenizer, labels)["both"] == {"▁red", "▁cloud"}
 
 
+def test_some_unknown_label_words_are_left_out(encoder, tokenizer):
+    """Of many languages an encoder may not know all scripts."""
+    with pytest.warns(UserWarning, match="2 label words have no tokens .* left out: ⚽, ☂"):
+        used = pieces_used(encoder, tokenizer, {"red": ["⚽", "red", "☂"], "blue": ["blue"]})
+    assert used["red"] == {"▁red"}
+
+
 @pytest.mark.parametrize(
     "names", [("red cloud", "cloud red"), ("moss", "moss"), ("moss", "moss⚽")])
 def test_classes_that_always_tie_are_refused(encoder, tokenizer, names):

@@ -126,7 +126,7 @@ def fits(value, action):
 def fits_one(value, action):
     if action.choices is not None and value not in action.choices:
         return False
-    if action.type in (None, str, names, folder):
+    if action.type in (None, str, names, whole_path):
         return isinstance(value, str)
     if isinstance(value, (str, bool)):
         return False
@@ -154,7 +154,7 @@ def names(text):
     return list(dict.fromkeys(found))
 
 
-def folder(text):
+def whole_path(text):
     """A folder's whole path, to be found from wherever the run is used; or a name, as it is."""
     if text in ("minitopics", "pocket") or not os.path.isdir(text):
         return text

@@ -210,7 +210,10 @@ def csv_fault(path, first, last, error):
 
 
 def holds_rows(lines, width):
-    """Whether two or more lines of one row would each be a whole row but for quotation marks."""
+    """Whether two or more lines of one row would each be a whole row but for quotation marks.
+
+    Of tables with tabs: a text may well have as many commas as a row.
+    """
     # Quoted throughout it is beyond doubt: that is how write_row writes it.
     if lines[0].startswith('"') and lines[-1].rstrip("\r\n").endswith('"'):
         return False

@@ -17,20 +17,29 @@ def without_bare_space(ids, tokenizer):
 def tokens_of(label_words, tokenizer):
     """{class: [word, ...]} -> W triples (class, word, ids of its pieces, unknown ones left out).
 
-    A word that two languages of a class share counts once. Raises UserError for a class without
-    words, and for a word of which the encoder knows no piece.
+    A word that two languages of a class share counts once. Warns of words of which the encoder
+    knows no piece. Raises UserError for a class that has no other.
     """
     found = []
+    unknown = []
     for label, words in label_words.items():
         if not words:
             raise UserError(f"class {label!r}: every class needs at least one label word")
         words = list(dict.fromkeys(words))
+        of_class = []
         for word, ids in zip(words, tokenizer.encode(words)):
             ids = [i for i in without_bare_space(ids, tokenizer) if tokenizer.piece(i) != "<unk>"]
             if [tokenizer.piece(i) for i in ids] in ([], ["▁"]):
-                raise UserError(f"class {label!r}: the label word {word!r} has no tokens that this "
-                                "encoder knows; use another word, in any language")
-            found.append((label, word, ids))
+                unknown.append(word)
+            else:
+                of_class.append((label, word, ids))
+        if not of_class:
+            raise UserError(f"class {label!r}: the label word {words[0]!r} has no tokens that this "
+                            "encoder knows; use another word, in any language")
+        found += of_class
+    if unknown:
+        warnings.warn(f"{len(unknown)} label words have no tokens that this encoder knows, and are "
+                      f"left out: {', '.join(unknown[:3])}{' ...' if unknown[3:] else ''}")
     return found
 
 

@@ -3,7 +3,7 @@ import argparse
 from pathlib import Path
 
 from .. import UserError
-from .cli import Parser, above_zero, check_settings, folder, names, nonnegative, positive
+from .cli import Parser, above_zero, check_settings, names, nonnegative, positive, whole_path
 from .prompts import load_prompt
 
 PROMPTS = Path(__file__).parent.parent / "prompts"  # trained prompts that ship, by encoder
@@ -57,11 +57,11 @@ def complete(settings, encoder):
 def add_settings(parser):
     """Adds the flags to train.py's parser. A new one is saved, checked and read with the rest."""
     g = parser.add_argument_group("what is read")
-    g.add_argument("--encoder", type=folder, default="multilingual-e5-small",
+    g.add_argument("--encoder", type=whole_path, default="multilingual-e5-small",
                    help='"pocket", which needs no network, a folder, or a name: '
                    "multilingual-e5-small, xlm-roberta-base, org/name[@revision] "
                    "(default: multilingual-e5-small)")
-    g.add_argument("--data", type=folder, default="minitopics",
+    g.add_argument("--data", type=whole_path, default="minitopics",
                    help='"minitopics" or a data folder (default: minitopics)')
     g.add_argument("--seen", type=names, help="classes to train on, with commas "
                    "(default: MiniTopics' seven; else all)")
