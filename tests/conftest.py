@@ -1,4 +1,5 @@
 """A tiny encoder and a tiny data set that the tests make themselves, laid out like real ones."""
+import minirosprompt.io.start  # isort: skip (before torch: see there)
 import contextlib
 import importlib.util
 import io
@@ -22,6 +23,7 @@ from minirosprompt.io.weights import TOKENIZER_FILE, save_encoder
 from minirosprompt.tokenizer import Tokenizer
 from minirosprompt.xlmr import XLMR, Config
 
+minirosprompt.io.start.heed_interrupts()  # as scripts do once they run
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 sys.path.append(str(ROOT / "benchmarks"))  # as Python does for a script: its neighbours

@@ -2,7 +2,6 @@
 import argparse
 import io
 import os
-import signal
 import sys
 import warnings
 
@@ -10,6 +9,7 @@ from tqdm import tqdm
 
 from .. import UserError
 from .files import clean, read_json
+from .start import heed_interrupts
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,8 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 def run(main):
     """Calls main(). What a user can mend (UserError, OSError) ends in one line and status 2."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # of io/start.py
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    heed_interrupts()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Files and pipes get UTF-8, whatever the locale says; a terminal's own encoding stays.

@@ -8,7 +8,14 @@ import os
 import signal
 import sys
 
+
+def heed_interrupts():
+    """From now on Ctrl-C raises KeyboardInterrupt again (if it is not ignored)."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 if "torch" not in sys.modules:  # else somebody imports a script, as a notebook does: too late
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # cli.run gives it back
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
