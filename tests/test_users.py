@@ -237,6 +237,19 @@ def test_pipes_are_utf8_whatever_the_locale(run, tmp_path):
     assert process.communicate()[0] == out
 
 
+@pytest.mark.parametrize("own, count", [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"),
+                                        ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")])
+def test_waiting_threads_sleep_before_long(own, count):
+    """Set before torch is imported; but whoever has set something has chosen."""
+    code = ("import minirosprompt.io.start, os, sys; "
+            "print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))")
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run([sys.executable, "-c", code], env=environment | own, cwd=ROOT, text=True,
+                          stdout=subprocess.PIPE)
+    assert done.stdout == f"False {count}\n"
+
+
 def test_ctrl_c_while_torch_is_imported(tmp_path):
     for script in ("train.py", "eval.py"):
         process = begin(script, cwd=tmp_path)
