@@ -53,9 +53,9 @@ class Verbalizer:
     def __init__(self, encoder, tokenizer, label_words, k=1, combine="max"):
         """label_words: {class: [word, ...]}, in as many languages as one can write.
 
-        Each of a word's pieces stands for it; W in all. (NPPrompt's code takes the first alone,
-        which may be "the".) combine: how a class's pieces make one score: "max" (NPPrompt's choice
-        for words) or "mean". Raises UserError as io/label_words.py does.
+        Each of a word's pieces stands for it, W in all (chosen in results/log.md; NPPrompt's code
+        takes the first alone, which may be "the"). combine: how a class's pieces make one score:
+        "max" (NPPrompt's choice for words) or "mean". Raises UserError as io/label_words.py does.
         """
         self.classes = list(label_words)
         self.combine = combine

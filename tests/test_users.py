@@ -13,13 +13,14 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, refused
+from conftest import ROOT, random_encoder, refused
 from filelock import FileLock
 
 from minirosprompt.classifier import decide
-from minirosprompt.data import load_split
 from minirosprompt.io import texts
-from minirosprompt.io.cli import Parser
+from minirosprompt.io.cli import Parser, refuse
+from minirosprompt.io.weights import save_encoder
+from minirosprompt.xlmr import XLMR
 
 SHORT = ["--source", "aa,bb", "--seen", "red,blue,green", "--shots", "4", "--steps", "2",
          "--seeds", "0", "--objective", "erm"]
@@ -103,10 +104,6 @@ def test_a_run_does_not_go_on_with_other_inputs(run_script, tiny, colours, tmp_p
         path = data / "labels.json"
         path.write_text(path.read_text().replace('"red"]', '"rose"]'))
     else:
-        from conftest import random_encoder
-
-        from minirosprompt.io.weights import save_encoder
-        from minirosprompt.xlmr import XLMR
         config = XLMR.from_pretrained(tiny).config
         save_encoder(encoder, random_encoder(config, seed=1), torch.float32)
     what = "texts" if change == "text" else change
@@ -218,7 +215,6 @@ def test_flags_that_would_be_ignored_are_refused(run, run_script, script, flags,
 def test_no_flag_is_taken_for_given():
     parser = Parser()
     parser.add_argument("--one", default=1)
-    from minirosprompt.io.cli import refuse
     refuse(parser, [], ["one"], "here")
 
 
@@ -258,7 +254,3 @@ def test_ctrl_c_while_torch_is_imported(tmp_path):
         _, errors = process.communicate()
         assert process.returncode in (-signal.SIGINT, 130)
         assert b"Traceback" not in errors
-
-
-def test_the_suites_own_data_are_what_these_tests_think(colours):
-    assert {e.label for e in load_split(colours, "test")} == {"red", "blue", "green", "white"}
