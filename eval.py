@@ -38,6 +38,7 @@ def arguments(argv):
                    help="languages that are tested (default: all in the data)")
     splits = ["test", "dev", "train"]
     g.add_argument("--split", choices=splits, default="test", help="(default: test)")
+    g.add_argument("--label-languages", type=names, help="of label words (default: as in training)")
     g.add_argument("--calibration", choices=["none", "contextual"],
                    help="(default: as in training)")
     g.add_argument("--stacking", type=nonnegative, help="(default: as in training)")
@@ -49,11 +50,13 @@ def arguments(argv):
     g.add_argument("--input", help='a UTF-8 file with one text a line, or "-"')
     g.add_argument("--format", choices=texts.FORMATS, default="tsv", help="(default: tsv)")
     args = p.parse_args(argv)
-    own = args.text or args.input
-    cli.refuse(p, argv, ["languages", "split", "out"] if own else ["format"],
-               "where texts of your own are classified" if own else "without --text or --input")
-    if args.labels and not (own or args.show_neighbours):
-        p.error("--labels: give the texts to classify with --text or --input")
+    of_data = ["languages", "split", "out"]
+    if args.show_neighbours:
+        cli.refuse(p, argv, [*of_data, "text", "input", "format"], "with --show-neighbours")
+    elif args.text or args.input:
+        cli.refuse(p, argv, of_data, "where texts of your own are classified")
+    else:
+        cli.refuse(p, argv, ["labels", "format"], "without --text or --input")
     return args
 
 
@@ -70,7 +73,7 @@ def main(argv=None):
     settings = read_settings(paths[0])
     if args.data not in (None, settings.data):
         settings.classes = None  # all that the other data have
-    for flag in ("encoder", "data", "calibration", "stacking"):
+    for flag in ("encoder", "data", "label_languages", "calibration", "stacking"):
         if getattr(args, flag) is not None:
             setattr(settings, flag, getattr(args, flag))
     label_words = choose_label_words(args, settings)
@@ -101,9 +104,8 @@ def main(argv=None):
             print(f"{len(read):,} texts, {rate:,.0f} a second", file=sys.stderr)
     else:
         examples = labelled(args, settings, label_words)
-        scores = {}
-        for (method, seed), prompt in prompts.items():
-            scores[method, seed] = classifier(prompt).score(examples, progress=method)
+        scores = {key: classifier(prompt).score(examples, progress=key[0])
+                  for key, prompt in prompts.items()}
         if shard()[0] == 0:  # of several processes the first one reports
             home = run.parent if run in paths else run
             folder = args.out or free_folder(home / f"eval-{args.split}")
@@ -115,15 +117,14 @@ def choose_label_words(args, settings):
     """-> {class: [label words]}: of --labels or the data set; of a class it lacks, its name."""
     if isinstance(args.labels, Path):
         if args.labels.suffix.lower() == ".json":
-            return load_label_words(args.labels)
-        return texts.read_label_list(args.labels)
-    of_data = {}
-    if args.labels is None or (data_folder(settings.data) / "labels.json").exists():
-        of_data = load_label_words(settings.data, settings.classes, settings.label_languages,
-                                   settings.label_words)
-    else:
+            return load_label_words(args.labels, None, args.label_languages)
+        return texts.read_label_list(args.labels, args.label_languages)
+    if args.labels and not (data_folder(settings.data) / "labels.json").exists():
         warnings.warn(f"{settings.data}, which the prompt was trained on, is not there: the label "
                       "words of every class are its name alone")
+        return {name: [name] for name in args.labels}
+    of_data = load_label_words(settings.data, settings.classes, settings.label_languages,
+                               settings.label_words)
     return {name: of_data.get(name, [name]) for name in args.labels or of_data}
 
 
@@ -131,7 +132,7 @@ def labelled(args, settings, label_words):
     """-> the Examples of --data, --split, --languages whose classes compete."""
     examples = load_split(settings.data, args.split)
     others = {e.label for e in examples if e.label not in label_words}
-    if others and not args.labels and not settings.classes:
+    if others and not settings.classes:
         raise UserError(f"{settings.data}: labels.json has no class {', '.join(sorted(others))}, "
                         f"but the {args.split} split has: add it there (upper case counts)")
     examples = [e for e in examples if e.label in label_words]

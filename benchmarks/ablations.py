@@ -17,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from by_language import percent
+from by_language import percent, span
 from suites import SUITES
 
 from minirosprompt import UserError, metrics
@@ -94,9 +94,20 @@ def cells_of(results, names):
     cells = {}
     for method, of_seed in prompts.items():
         for cell, name in names.items():
+            if cell == "gain":
+                cells[method, name] = gain_of(results["summary"][method])
+                continue
             values = [value(rows, cell) for rows in of_seed.values()]
             cells[method, name] = "–" if None in values else percent(values)
     return cells
+
+
+def gain_of(summary):
+    """One method's summary -> "+1.2 (-0.3 to +2.7)": over the hard prompt, on all texts."""
+    if "all gain" not in summary:
+        return "–"
+    gain = summary["all gain"]
+    return f"{100 * gain['mean']:+.1f} ({span((gain['low'], gain['high']))})"
 
 
 # ---- Markdown ------------------------------------------------------------------------------------

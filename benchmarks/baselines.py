@@ -41,7 +41,7 @@ from by_language import Run, percent, table
 from suites import SAMPLE, SEEN, SOURCE
 
 from minirosprompt import UserError
-from minirosprompt.classifier import Classifier, load_encoder
+from minirosprompt.classifier import Classifier, decide, load_encoder
 from minirosprompt.data import few_shot, load_data, load_label_words, load_split
 from minirosprompt.io import cli
 from minirosprompt.io.cli import Parser, names, positive, whole
@@ -89,7 +89,8 @@ class Task:
         """scores: a (N, C) for each of S seeds; alone: only seen classes compete and are tested."""
         is_seen = np.isin(self.classes, self.seen)                                  # (C,)
         labels = self.numbers(self.tested)                                          # (N,)
-        right = np.where(is_seen | (not alone), scores, -np.inf).argmax(2) == labels  # (S, N)
+        scores = np.where(is_seen | (not alone), scores, -np.inf)                   # (S, N, C)
+        right = decide(torch.from_numpy(scores), self.classes).numpy() == labels    # (S, N)
         langs = np.array([e.lang for e in self.tested])                             # (N,)
         of_seen = is_seen[labels]                                                   # (N,)
         of = {"all": of_seen | True, "seen": of_seen, "unseen": ~of_seen}

@@ -15,13 +15,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from minirosprompt import UserError
+from minirosprompt.classifier import decide
 from minirosprompt.data import load_data, load_label_words
 from minirosprompt.io import cli
 from minirosprompt.io.cli import Parser
 from minirosprompt.io.files import load_state, read_json, writing
 from minirosprompt.io.languages import kind_of, pretraining_text, resource_level
+from minirosprompt.io.runs import refuse_if_changed, sha256_of
 from minirosprompt.metrics import bootstrap
 
 METRICS = ("all", "seen", "unseen")
@@ -40,7 +43,9 @@ class Run:
     def __init__(self, folder, data=None):
         settings = settings_of_run(folder)
         settings.data = data or settings.data
-        _, _, tested = load_data(settings)
+        pool, dev, tested = load_data(settings)
+        texts = [e.columns for e in pool + dev + tested]
+        refuse_if_changed(folder, {"texts": sha256_of(texts)})
         classes = list(load_label_words(settings.data, settings.classes))
         labels = np.array([classes.index(e.label) for e in tested])                 # (N,)
         self.settings = settings
@@ -63,7 +68,8 @@ class Run:
                 raise UserError(f"{folder}: scores of {scores.shape[1]} texts, but the data have "
                                 f"{len(tested)}: not those of the run")
             self.scores[method] = scores
-            self.right[method] = scores.argmax(2) == labels                         # (S, N)
+            chosen = decide(torch.from_numpy(scores), classes).numpy()              # (S, N)
+            self.right[method] = chosen == labels                                   # (S, N)
 
     def set_beside(self, other):
         """other: a Run. Its hard prompt is from now on the baseline. Raises UserError."""

@@ -23,7 +23,7 @@ from ablations import run
 from suites import SEEN, SOURCE
 
 from minirosprompt import UserError
-from minirosprompt.classifier import Classifier, load_encoder
+from minirosprompt.classifier import Classifier, decide, load_encoder
 from minirosprompt.data import load_label_words, load_split
 from minirosprompt.io import cli
 from minirosprompt.io.cli import Parser, whole
@@ -99,7 +99,7 @@ def hard(args):
             verbalizer = StateVerbalizer(classifier.model, classifier.template, label_words,
                                          settings.temperature, combine)
             verbalizer.read()
-            right = verbalizer.scores(h).argmax(1) == labels                        # (N,)
+            right = decide(verbalizer.scores(h), classes) == labels                 # (N,)
             cells.append(f"{100 * right.float().mean():.1f}")
         shown = settings.template.replace("{prompt}", words)
         print(f"| `{shown}` | " + " | ".join(cells) + " |", flush=True)

@@ -102,12 +102,12 @@ class Classifier(nn.Module):
 
 
 def decide(scores, classes):
-    """scores: (N, C), classes: C names -> (N,) the number of each text's class.
+    """scores: (..., N, C), classes: C names -> (..., N) the number of each text's class.
 
     Of equals it is the first by name: the order of the classes decides nothing.
     """
     by_name = sorted(range(len(classes)), key=lambda c: classes[c])
-    return torch.tensor(by_name)[scores[:, by_name].argmax(1)]
+    return torch.tensor(by_name)[scores[..., by_name].argmax(-1)]
 
 
 @torch.inference_mode()

@@ -21,18 +21,19 @@ def report(folder, settings, examples, classes, scores, device):
     seen, source = settings.seen, settings.source
     labels = np.array([classes.index(e.label) for e in examples])                   # (N,)
     predicted = {}  # {(method, seed): (N,)}
+    rows = []
     for (method, seed), of_prompt in scores.items():
         warn_of_ties(of_prompt, f"{method}, seed {seed}")
-        predicted[method, seed] = decide(of_prompt, classes).numpy()
-    rows = []
-    for (method, seed), p in predicted.items():
+        predicted[method, seed] = p = decide(of_prompt, classes).numpy()            # (N,)
         rows += metrics.result_rows(method, seed, examples, labels, p, classes, seen, source)
     # Languages with much and with little pretraining text are averaged apart.
     summary = metrics.summarise(rows, pretraining_text(settings.encoder))
 
-    keep = np.array([e.label not in seen and e.lang not in source for e in examples])
-    if keep.any():
-        add_intervals(summary, examples, labels, predicted, keep)
+    # Unseen classes in target languages: what it is all about. All texts: there may be no such.
+    unseen = np.array([e.label not in seen and e.lang not in source for e in examples])
+    for what, keep in (("target unseen", unseen), ("all", np.full(len(examples), True))):
+        if keep.any():
+            add_intervals(summary, examples, labels, predicted, what, keep)
 
     # Files first: a terminal that cannot show ± must not cost the results.
     written = {"settings": vars(settings), "rows": rows, "summary": summary}
@@ -57,19 +58,20 @@ def report(folder, settings, examples, classes, scores, device):
     return rows
 
 
-def add_intervals(summary, examples, labels, predicted, keep):
-    """Unseen classes in target languages, keep (N,): what it is all about, so with intervals."""
+def add_intervals(summary, examples, labels, predicted, what, keep):
+    """Where keep (N,), `what` in the summary: intervals, and gains over the hard prompt."""
     ids = np.array([e.id for e in examples])[keep]
     for method in summary:
         of_method = [p for (name, _), p in predicted.items() if name == method]
         of_method = np.stack(of_method)                                             # (seeds, N)
         right = (of_method == labels).mean(0)[keep]
         low, high = metrics.bootstrap(right, ids)
-        summary[method]["target unseen"] |= {"low": low, "high": high}
+        if what in summary[method]:
+            summary[method][what] |= {"low": low, "high": high}
         if method != "hard":
             hard = predicted["hard", 0]
             mean, (low, high) = metrics.gain(examples, labels, of_method, hard, keep)
-            summary[method]["target unseen gain"] = {"mean": mean, "low": low, "high": high}
+            summary[method][f"{what} gain"] = {"mean": mean, "low": low, "high": high}
 
 
 def report_by_kind(folder, rows, encoder):

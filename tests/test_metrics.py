@@ -124,6 +124,10 @@ def test_gains_are_printed_for_every_method_but_the_baseline():
     assert [line.split()[0] for line in lines] == ["soft-erm", "soft-cvar"]
     for line in lines:
         assert all(number in line for number in ("+10.0", "+5.0", "+15.0", "+5.0"))
+    # where every class is seen, or every language a source
+    summary = {"hard": {}, "soft-erm": {"all gain": interval}}
+    assert format_gains(summary) == ("soft-erm against hard, all classes: +10.0 points in all "
+                                     "languages (95 %: +5.0 to +15.0)\n")
 
 
 # ---- the picture ---------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import load_script
+from conftest import load_script, refused
 
 from minirosprompt import UserError
 from minirosprompt.data import load_data, load_split
@@ -161,3 +161,10 @@ def test_scores_of_other_data_are_refused(run, run_script):
     done = run_script("benchmarks/by_language.py", run)
     assert done.returncode == 2
     assert "not those of the run" in done.stderr
+
+
+def test_a_run_beside_other_texts_than_its_own_is_refused(run, run_script, folder):
+    """As many as before: without its hash nothing would say so."""
+    path = folder / "test.tsv"
+    path.write_text(path.read_text().replace("apple apple", "apple pear"))
+    refused(run_script("benchmarks/by_language.py", run), "not what the run was begun with: texts")

@@ -142,6 +142,26 @@ def test_texts_of_unknown_classes_are_not_dropped(run, run_script, colours, tmp_
     refused(run_script("eval.py", "--run", run, "--data", data), words)
 
 
+def test_label_words_of_other_languages_than_in_training(run_script, tiny, colours, tmp_path):
+    data = shutil.copytree(colours, tmp_path / "other")
+    labels = json.loads((data / "labels.json").read_text())
+    labels = {label: {"cc": words["aa"]} for label, words in labels.items()}
+    (data / "labels.json").write_text(json.dumps(labels))
+    flags = ["--encoder", tiny, "--data", colours, *SHORT, "--label-languages", "aa"]
+    assert run_script("train.py", *flags, "--name", "one").returncode == 0
+    flags = ["eval.py", "--run", "runs/one", "--data", data]
+    refused(run_script(*flags), "'red' has no label word in aa: see --label-languages")
+    assert run_script(*flags, "--label-languages", "cc", "--out", "two").returncode == 0
+    assert rows_of(tmp_path / "two") == rows_of(tmp_path / "runs/one")
+
+    flags = ["eval.py", "--run", "runs/one", "--label-languages", "cc", "--text", "moss"]
+    done = run_script(*flags, "--labels", data / "labels.json")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "classes.txt").write_text("red\nblue\n")
+    refused(run_script(*flags, "--labels", "classes.txt"),
+            "--label-languages: classes.txt does not say which language its words are in")
+
+
 # ---- ties ----------------------------------------------------------------------------------------
 
 def test_the_order_of_the_classes_decides_nothing():
@@ -204,6 +224,8 @@ IDLE = [
     ("eval.py", "--text x --labels red,blue --split dev", "--split does nothing"),
     ("eval.py", "--text x --labels red,blue --out new", "--out does nothing"),
     ("eval.py", "--format jsonl", "--format does nothing without --text or --input"),
+    ("eval.py", "--show-neighbours --text x", "--text does nothing with --show-neighbours"),
+    ("eval.py", "--show-neighbours --split dev", "--split does nothing with --show-neighbours"),
 ]
 
 

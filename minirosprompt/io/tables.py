@@ -26,16 +26,26 @@ def format_table(summary, cells):
 
 
 def format_gains(summary):
-    """A line for every soft prompt: what it gains over the hard prompt on unseen classes."""
+    """A line for every soft prompt: what it gains over the hard prompt.
+
+    On unseen classes in target languages; where there are none, on all texts.
+    """
     lines = []
     for method, of in summary.items():
         if "target unseen gain" in of:
-            g = of["target unseen gain"]
             worst = of["worst unseen"]["mean"] - summary["hard"]["worst unseen"]["mean"]
-            lines.append(f"{method} against hard, unseen classes: {100 * g['mean']:+.1f} points in "
-                         f"target languages (95 %: {100 * g['low']:+.1f} to "
-                         f"{100 * g['high']:+.1f}), worst {100 * worst:+.1f}")
+            lines.append(f"{method} against hard, unseen classes: "
+                         f"{points(of['target unseen gain'], 'target languages')}, "
+                         f"worst {100 * worst:+.1f}")
+        elif "all gain" in of:
+            lines.append(f"{method} against hard, all classes: "
+                         f"{points(of['all gain'], 'all languages')}")
     return "\n".join(lines) + "\n"
+
+
+def points(gain, where):
+    return (f"{100 * gain['mean']:+.1f} points in {where} (95 %: {100 * gain['low']:+.1f} to "
+            f"{100 * gain['high']:+.1f})")
 
 
 def format_averages(title, averages):

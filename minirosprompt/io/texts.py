@@ -28,12 +28,14 @@ def labels(text):
     return found
 
 
-def read_label_list(path):
+def read_label_list(path, languages=None):
     """A class a line -> {class: [label words]}.
 
     After a colon or a tab: its label words, or a description, with semicolons between them. A
-    class without any is represented by its own name.
+    class without any is represented by its own name. languages: refused. Raises UserError.
     """
+    if languages:
+        raise UserError(f"--label-languages: {path} does not say which language its words are in")
     label_words = {}
     for number, line in enumerate(read_lines(path), 1):
         name, _, words = line.partition("\t" if "\t" in line else ":")
