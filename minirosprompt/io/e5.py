@@ -260,9 +260,11 @@ def decode_4bit(raw):
     weight j, the high half weight j + 16. A weight is d (q - 8), with q from 0 to 15.
     """
     blocks = np.frombuffer(raw, np.dtype([("d", "<f2"), ("q", "u1", BLOCK // 2)]))
-    low = blocks["q"] & 15
-    high = blocks["q"] >> 4
-    q = np.concatenate([low, high], axis=1).astype(np.float32)              # (blocks, 32)
-    d = blocks["d"].astype(np.float32)[:, None]                             # (blocks, 1)
+    weights = np.empty((len(blocks), BLOCK), np.float32)                    # (blocks, 32)
+    weights[:, :BLOCK // 2] = blocks["q"] & 15
+    weights[:, BLOCK // 2:] = blocks["q"] >> 4
+    # In place: the word embeddings are 400 MB, and a copy would be as many again.
+    weights -= 8
     with np.errstate(invalid="ignore"):  # a damaged scale: decode looks for it
-        return (d * (q - 8)).ravel()
+        weights *= blocks["d"].astype(np.float32)[:, None]                  # (blocks, 1)
+    return weights.ravel()
