@@ -10,7 +10,6 @@ import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see the
 import sys
 import time
 import warnings
-from os.path import getmtime
 from pathlib import Path
 
 from minirosprompt import UserError
@@ -19,7 +18,7 @@ from minirosprompt.data import Example, data_folder, load_label_words, load_spli
 from minirosprompt.io import cli, texts
 from minirosprompt.io.cli import Parser, names, nonnegative, whole_path
 from minirosprompt.io.prompts import load_prompt
-from minirosprompt.io.runs import free_folder, newest_run, shipped_prompt
+from minirosprompt.io.runs import free_folder, newest_run, prompts_of, shipped_prompt
 from minirosprompt.io.runtime import join, pick_device, shard
 from minirosprompt.io.settings import read_settings
 from minirosprompt.report import report, report_by_kind
@@ -27,8 +26,9 @@ from minirosprompt.report import report, report_by_kind
 
 def arguments(argv):
     p = Parser(description=__doc__)
-    p.add_argument("--run", type=Path, help="folder of a run, or a prompt.safetensors (default: "
-                   "the newest run; with --labels the prompt that ships)")
+    p.add_argument("--run", type=Path, help="folder of a run, or a prompt (of several, --text and "
+                   "--input take the first by name; default: the newest run; with --labels the "
+                   "prompt that ships)")
     p.add_argument("--encoder", type=whole_path, help="if it lies elsewhere than in training")
     cli.add_device(p)
     p.add_argument("--show-neighbours", action="store_true", help="print what label words become")
@@ -65,9 +65,7 @@ def main(argv=None):
     join()
     device, dtype = pick_device(args.device, args.dtype)
     run = args.run or (shipped_prompt(args.encoder) if args.labels else newest_run())
-    paths = [run] if run.suffix == ".safetensors" else sorted(run.glob("*/prompt.safetensors"))
-    if not paths:
-        raise UserError(f"--run {run}: no prompt.safetensors in it")
+    paths = prompts_of(run)
 
     # A run has one set of settings, in each of its prompts; flags here may overrule some.
     settings = read_settings(paths[0])
@@ -76,6 +74,7 @@ def main(argv=None):
     for flag in ("encoder", "data", "label_languages", "calibration", "stacking"):
         if getattr(args, flag) is not None:
             setattr(settings, flag, getattr(args, flag))
+    own = texts.read_texts(args.text, args.input)
     label_words = choose_label_words(args, settings)
     encoder, tokenizer = load_encoder(settings.encoder, device, dtype)
     prompts = {("hard", 0): None}  # (method, seed) -> prompt
@@ -90,18 +89,17 @@ def main(argv=None):
         for label, word, pieces in classifier(None).verbalizer.neighbours:
             weighted = [f"{piece} {weight:.2f}" for piece, weight in pieces]
             print(f"{label}\t{word}\t{' '.join(weighted)}")
-    elif args.text or args.input:
-        prompt, _ = load_prompt(max(paths, key=getmtime), encoder)  # the newest of several
-        read = texts.read_texts(args.text, args.input)
+    elif own:
+        prompt, _ = load_prompt(paths[0], encoder)
         start = time.perf_counter()
-        scores = classifier(prompt).score([Example(text) for text in read], progress="scoring")
-        rate = len(read) / (time.perf_counter() - start)
+        scores = classifier(prompt).score([Example(text) for text in own], progress="scoring")
+        rate = len(own) / (time.perf_counter() - start)
         classes = list(label_words)
         chosen = decide(scores, classes).tolist()
-        texts.write_scores(sys.stdout, args.format, read, classes, scores.softmax(1), chosen)
+        texts.write_scores(sys.stdout, args.format, own, classes, scores.softmax(1), chosen)
         texts.warn_of_ties(scores, "scoring")
         if shard()[0] == 0:
-            print(f"{len(read):,} texts, {rate:,.0f} a second", file=sys.stderr)
+            print(f"{len(own):,} texts, {rate:,.0f} a second; prompt: {paths[0]}", file=sys.stderr)
     else:
         examples = labelled(args, settings, label_words)
         scores = {key: classifier(prompt).score(examples, progress=key[0])

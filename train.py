@@ -83,7 +83,6 @@ def arguments(argv):
 def main(argv=None):
     args, run, new = arguments(argv)
     device, dtype = pick_device(args.device, args.dtype)
-    # Data: texts to train on, to select a prompt by, to report on.
     pool, dev, tested = load_data(args)
 
     # The frozen encoder, and the baseline: a hard prompt, which needs no training.
@@ -97,6 +96,7 @@ def main(argv=None):
     Template(args.template, tokenizer, args.prompt_length, encoder.config.max_tokens, False)
     start = (args.init, args.prompt_length, encoder, tokenizer, args.hard_prompt)
     initial = {s: init_prompt(*start, s) for s in args.seeds}
+    print(f"{len(training[args.seeds[0]])} of {len(pool)} training texts, {len(dev)} to select by")
     inputs = {"texts": [e.columns for e in pool + dev + tested], "label words": label_words,
               "encoder": fingerprint(encoder)}
     with held(run, new, vars(args), inputs, device):  # by this process alone

@@ -98,7 +98,7 @@ def load_data(args):
     train = load_split(args.data, "train")
     dev = load_split(args.data, "dev")
     tested = load_split(args.data, args.split)
-    choose(args, train + dev + tested)
+    choose(args, train, dev + tested)
     # Unseen classes and target languages must choose nothing, so they are taken out here.
     train = [e for e in train if e.label in args.seen and e.lang in args.source]
     dev = [e for e in dev if e.label in args.seen and e.lang in args.source]
@@ -106,26 +106,28 @@ def load_data(args):
     for split, examples in (("train", train), ("dev", dev), (args.split, tested)):
         if not examples:
             raise UserError(f"{args.data}: no text of these classes and languages in {split}")
-        groups_of(examples, args.group_by)
+    groups_of(train + dev, args.group_by)  # raises, if they have no such columns
     return train, dev, tested
 
 
-def choose(args, examples):
+def choose(args, train, others):
     """Fills in --classes, --languages, --seen and --source where they are not given.
 
-    examples: of all splits. Raises UserError for a name that the data do not have.
+    others: the Examples of the other splits. Seen classes and source languages are those with
+    training texts. Raises UserError for a name that the data do not have.
     """
-    labels = {e.label for e in examples}
-    langs = {e.lang for e in examples}
+    trained = {e.label for e in train}
+    read = {e.lang for e in train}
     mini = args.data == "minitopics"
-    for flag, have, default in (("classes", labels, labels),
-                                ("languages", langs, langs),
-                                ("seen", labels, MINITOPICS_SEEN if mini else labels),
-                                ("source", langs, MINITOPICS_SOURCE if mini else langs)):
-        chosen = getattr(args, flag) or sorted(default)
+    for flag, have, default in (("classes", trained | {e.label for e in others}, None),
+                                ("languages", read | {e.lang for e in others}, None),
+                                ("seen", trained, MINITOPICS_SEEN if mini else None),
+                                ("source", read, MINITOPICS_SOURCE if mini else None)):
+        chosen = getattr(args, flag) or sorted(default or have)
         unknown = [name for name in chosen if name not in have]
         if unknown:
-            raise UserError(f"--{flag}: {', '.join(unknown)} not in {args.data}, "
+            split = "train split of " if flag in ("seen", "source") else ""
+            raise UserError(f"--{flag}: {', '.join(unknown)} not in the {split}{args.data}, "
                             f"which has {', '.join(sorted(have))}")
         setattr(args, flag, chosen)
     outside = set(args.seen) - set(args.classes)
@@ -191,7 +193,7 @@ def balanced_batch(groups, G, size, seed, step):
         n = size // G + (turn < size % G)
         if n <= len(members[g]):
             batch += rng.sample(members[g], n)
-        else:  # a small group's texts come twice
+        else:  # of a small group some come more than once
             batch += rng.choices(members[g], k=n)
     return batch
 

@@ -1,10 +1,11 @@
 """Group DRO (Sagawa et al., ICLR 2020): minimise the worst group's loss instead of the mean.
 
-Online algorithm (their Algorithm 1), with one weight q_g a group, kept as a logarithm:
+Online algorithm (their Algorithm 1, with the adjustment of their section 3.3), with one weight q_g
+a group, kept as a logarithm:
 
     q_g <- q_g exp(eta (loss_g + C / sqrt(n_g)))
     q   <- q / sum(q)
-    step on  sum_g q_g loss_g
+    step on  sum_g q_g loss_g        (a group that is absent from the batch adds nothing)
 
 train.py has the loop.
 """

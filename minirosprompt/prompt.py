@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from . import UserError
 from .data import length_buckets
 from .io.texts import warn_of_losses
-from .tokenizer import BOS, EOS, PAD
+from .tokenizer import BOS, EOS, PAD, UNK
 
 # In one pass, padding included. cpu: the fastest measured (benchmarks/README.md); cuda: a guess.
 TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
@@ -169,8 +169,7 @@ def init_prompt(mode, length, encoder, tokenizer, words, seed):
         return E.mean(0) + E.std(0) * torch.randn(length, E.shape[1], generator=generator)
     if mode == "vocab":
         # Special tokens are no words: a prompt of <pad> and <unk> would start from nowhere.
-        first = EOS + 2
-        ids = torch.randint(first, tokenizer.mask, (length,), generator=generator)
+        ids = torch.randint(UNK + 1, tokenizer.mask, (length,), generator=generator)
         return E[ids].clone()
     ids = tokenizer.encode(words)
     if not ids:

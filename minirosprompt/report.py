@@ -10,7 +10,7 @@ from .io.languages import kind_of, load_languages, pretraining_text, resource_le
 from .io.picture import draw
 from .io.runtime import peak_memory
 from .io.tables import format_averages, format_gains, format_table
-from .io.texts import warn_of_ties
+from .io.texts import warn_of_ties, write_predictions
 
 
 def report(folder, settings, examples, classes, scores, device):
@@ -42,6 +42,7 @@ def report(folder, settings, examples, classes, scores, device):
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows(rows)
+    write_predictions(folder / "predictions.tsv", examples, classes, predicted)
     with writing(folder / "figure.svg") as file:
         names = {lang: of["name"] for lang, of in load_languages().items()}
         file.write(draw(rows, names, 1 / len(classes)))
@@ -53,17 +54,16 @@ def report(folder, settings, examples, classes, scores, device):
     print(format_table(summary, metrics.CELLS))
     print(format_gains(summary))
     memory = peak_memory(device)
-    print(f"per language: {folder / 'results.csv'}, {folder / 'figure.svg'}"
+    print(f"per language: {folder / 'results.csv'}, figure.svg; per text: predictions.tsv"
           + (f"; peak memory {memory / 1e9:.1f} GB" if memory else ""))
     return rows
 
 
 def add_intervals(summary, examples, labels, predicted, what, keep):
-    """Where keep (N,), `what` in the summary: intervals, and gains over the hard prompt."""
+    """Where keep (N,): `what`'s interval and gain over the hard prompt, of means over texts."""
     ids = np.array([e.id for e in examples])[keep]
     for method in summary:
-        of_method = [p for (name, _), p in predicted.items() if name == method]
-        of_method = np.stack(of_method)                                             # (seeds, N)
+        of_method = np.stack([p for (name, _), p in predicted.items() if name == method])  # (S, N)
         right = (of_method == labels).mean(0)[keep]
         low, high = metrics.bootstrap(right, ids)
         if what in summary[method]:
@@ -71,7 +71,8 @@ def add_intervals(summary, examples, labels, predicted, what, keep):
         if method != "hard":
             hard = predicted["hard", 0]
             mean, (low, high) = metrics.gain(examples, labels, of_method, hard, keep)
-            summary[method][f"{what} gain"] = {"mean": mean, "low": low, "high": high}
+            summary[method][f"{what} gain"] = {"mean": mean, "low": low, "high": high,
+                                               "sentences": len(set(ids))}
 
 
 def report_by_kind(folder, rows, encoder):

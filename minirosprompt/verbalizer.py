@@ -37,7 +37,7 @@ def nearest(b, E, k, tokenizer):
 def best_word(scores, owner, C):
     """scores of words (B, W), owner (W,): a word's class -> (B, C), the best of a class's words.
 
-    It speaks for the class, in whatever language; and only that word learns.
+    It speaks for the class, in whatever language; the gradient goes through that word alone.
     """
     empty = scores.new_full((len(scores), C), -torch.inf)                           # (B, C)
     return empty.scatter_reduce(1, owner.expand_as(scores), scores, "amax")
@@ -123,20 +123,17 @@ class StateVerbalizer:
         found = tokens_of(label_words, template.tokenizer)
         check_apart({label: [tuple(ids) for of, _, ids in found if of == label]
                      for label in self.classes})
+        self.neighbours = [(label, word, []) for label, word, _ in found]  # the words themselves
         self.sequences = template.encode([word for _, word, _ in found])            # W lists of ids
         owner = [self.classes.index(label) for label, _, _ in found]
         self.owner = torch.tensor(owner, device=model.encoder.word.weight.device)   # (W,)
-
-    @property
-    def neighbours(self):
-        raise UserError("--show-neighbours: only of --verbalizer words: name such a --run")
 
     def read(self):
         """Reads the label words under the prompt as it is now. Once a step; once for scoring."""
         weight = F.normalize(self.model.read(self.sequences), dim=1)                # (W, D)
         if self.combine == "mean":
-            share = F.one_hot(self.owner).T.float()                                 # (C, W)
-            weight = F.normalize(share @ weight, dim=1)                             # (C, D)
+            member = F.one_hot(self.owner).T.float()                                # (C, W)
+            weight = F.normalize(member @ weight, dim=1)                            # (C, D)
         self.weight = weight
 
     def scores(self, h):

@@ -13,14 +13,14 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .io.linear import Linear
+from .io.linear import Embedding, Linear
 from .io.weights import read_encoder
 from .tokenizer import PAD
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of an XLM-R. `positions`: rows of the position table; two of them are never used."""
+    """Sizes of an XLM-R. positions: rows of that table; no real token reads the first two."""
     vocab_size: int = 250002    # V
     width: int = 768            # D
     layers: int = 12
@@ -91,11 +91,11 @@ class XLMR(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = c = config
-        self.word = nn.Embedding(c.vocab_size, c.width)
-        self.position = nn.Embedding(c.positions, c.width)
+        self.word = Embedding(c.vocab_size, c.width)
+        self.position = Embedding(c.positions, c.width)
         # BERT tells two sentences apart by their token type. XLM-R has one, and a single text is
         # of type 0 in BERT as well: in effect a bias.
-        self.token_type = nn.Embedding(c.token_types, c.width)
+        self.token_type = Embedding(c.token_types, c.width)
         self.embed_norm = nn.LayerNorm(c.width, c.eps)
         self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
         self.head = Head(c) if c.head else None

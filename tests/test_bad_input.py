@@ -102,7 +102,7 @@ BAD = {
         ("--see red", "unrecognized arguments: --see red"),
     ],
     "eval.py": [
-        ("--run runs/none", "--run runs/none: no prompt.safetensors in it"),
+        ("--run runs/none", "--run runs/none: no such folder"),
         ("--run TINY/model.safetensors", "not a prompt that train.py saved"),
         ("--encoder pocket", "trained for another encoder"),
         ("--encoder nowhere", 'nowhere: not "pocket"'),

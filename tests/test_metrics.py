@@ -114,7 +114,7 @@ def test_kinds_of_languages_by_hand():
 
 def test_gains_are_printed_for_every_method_but_the_baseline():
     cell = {"mean": 0.25, "sd": None}
-    interval = {"mean": 0.1, "low": 0.05, "high": 0.15}
+    interval = {"mean": 0.1, "low": 0.05, "high": 0.15, "sentences": 20}
     summary = {
         "hard": {"worst unseen": {"mean": 0.2, "sd": None}},
         "soft-erm": {"worst unseen": cell, "target unseen gain": interval},
@@ -128,6 +128,8 @@ def test_gains_are_printed_for_every_method_but_the_baseline():
     summary = {"hard": {}, "soft-erm": {"all gain": interval}}
     assert format_gains(summary) == ("soft-erm against hard, all classes: +10.0 points in all "
                                      "languages (95 %: +5.0 to +15.0)\n")
+    interval["sentences"] = 2
+    assert "; of 2 sentences, which says nothing of others)" in format_gains(summary)
 
 
 # ---- the picture ---------------------------------------------------------------------------------

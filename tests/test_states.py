@@ -140,5 +140,6 @@ def test_train_resume_and_evaluate_without_a_head(run_script, headless, colours,
     assert table in again.stdout
     done = run_script("eval.py", "--run", "runs/x", "--labels", "red,made up", "--text", "apple")
     assert done.stdout.startswith("text\tclass\tred\tmade up\napple\t"), done.stderr
-    refused_ = run_script("eval.py", "--run", "runs/x", "--show-neighbours")
-    assert refused_.returncode == 2 and "only of --verbalizer words" in refused_.stderr
+    # What stands for a class: its words themselves.
+    shown = run_script("eval.py", "--run", "runs/x", "--show-neighbours").stdout
+    assert shown == "blue\tblue\t\ngreen\tgreen\t\nred\tred\t\nwhite\twhite\t\n"

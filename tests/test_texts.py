@@ -33,7 +33,7 @@ def standard_input(monkeypatch):
     ("classes.txt", Path("classes.txt")),
     ("a/b.tsv", Path("a/b.tsv")),
     ("labels.json", Path("labels.json")),
-    ("sports, politics ,sports", ["sports", "politics"]),
+    ("sports, politics ,", ["sports", "politics"]),
     ("U.S. news,txt", ["U.S. news", "txt"]),
 ])
 def test_labels_are_names_or_a_file(text, read):
@@ -147,7 +147,8 @@ def test_from_standard_input_to_lines_of_json(classify, standard_input):
         assert row["class"] == max(row["scores"], key=row["scores"].get)
         assert sum(row["scores"].values()) == pytest.approx(1, abs=1e-3)
     # How fast it was is for people, not for the next program.
-    assert re.search(r"^3 texts, [\d,]+ a second$", done.stderr, re.M)
+    said = r"^3 texts, [\d,]+ a second; prompt: runs/one/soft-erm-0/prompt"
+    assert re.search(said, done.stderr, re.M)
     assert "a second" not in done.stdout
 
 

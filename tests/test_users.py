@@ -213,6 +213,93 @@ def test_one_class_alone_is_no_classification(run, run_script):
     refused(done, "'clases' is one class, or a file that is not there")
 
 
+def test_a_class_named_twice(run, run_script):
+    done = run_script("eval.py", "--run", run, "--labels", "red,blue, red", "--text", "apple")
+    refused(done, "argument --labels: 'red' is there twice")
+
+
+def test_commas_in_a_list_of_label_words(run, run_script, tmp_path):
+    """They make one description of what looks like several words; a sentence may have one."""
+    flags = ["--run", run, "--text", "apple", "--labels", "list.txt"]
+    (tmp_path / "list.txt").write_text("food: apple, moss\nsky: blue; sea\n")
+    done = run_script("eval.py", *flags)
+    assert "list.txt: line 1: read as one description, commas included" in done.stderr
+    (tmp_path / "list.txt").write_text("food: what you eat, and apple\nsky: blue; sea\n")
+    assert "read as one description" not in run_script("eval.py", *flags).stderr
+
+
+def test_empty_texts_are_counted(run, run_script):
+    given = ["--text", "", "--text", "sky"]
+    done = run_script("eval.py", "--run", run, "--labels", "red,blue", *given)
+    assert "1 of 2 texts are empty" in done.stderr
+
+
+def test_which_prompt_has_answered_is_said_and_no_matter_of_time(run_script, tiny, colours,
+                                                                 tmp_path):
+    """Before, the file written last: a copy could change the answers."""
+    flags = ["--encoder", tiny, "--data", colours, *SHORT[:-1], "erm", "group-dro"]
+    assert run_script("train.py", *flags, "--name", "two").returncode == 0
+    answers = []
+    for newest in ("soft-erm-0", "soft-group-dro-0"):
+        os.utime(tmp_path / "runs/two" / newest / "prompt.safetensors")
+        done = run_script("eval.py", "--run", "runs/two", "--text", "apple moss")
+        assert "; prompt: runs/two/soft-erm-0/prompt.safetensors" in done.stderr
+        answers.append(done.stdout)
+    assert answers[0] == answers[1]
+    # One of them by its folder: not the first.
+    one = run_script("eval.py", "--run", "runs/two/soft-group-dro-0", "--text", "apple moss")
+    assert "; prompt: runs/two/soft-group-dro-0/prompt.safetensors" in one.stderr
+
+
+def test_a_run_that_is_not_there_and_one_that_is_not_finished(run_script, tmp_path):
+    refused(run_script("eval.py", "--run", "runs/none", "--text", "x"), "runs/none: no such folder")
+    (tmp_path / "runs/begun").mkdir(parents=True)
+    (tmp_path / "runs/begun/config.json").write_text("{}")
+    refused(run_script("eval.py", "--run", "runs/begun", "--text", "x"),
+            "go on with the run by train.py --resume runs/begun")
+
+
+# ---- what is seen --------------------------------------------------------------------------------
+
+def test_what_has_no_training_text_is_not_seen(run_script, tiny, colours, tmp_path):
+    """Before, a class or language of the test split alone was reported as trained on."""
+    data = shutil.copytree(colours, tmp_path / "partly")
+    lines = (data / "train.tsv").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if "\twhite\t" not in line and "\tcc\t" not in line]
+    (data / "train.tsv").write_text("".join(kept))
+    flags = ["--encoder", tiny, "--data", data, "--objective", "erm", "--steps", 2, "--seeds", 0]
+    done = run_script("train.py", *flags, "--name", "one")
+    assert done.returncode == 0, done.stderr
+    assert "4 classes compete (3 seen in training)" in done.stdout
+    assert "2 source and 1 target languages" in done.stdout
+    assert "36 of 36 training texts, 24 to select by" in done.stdout
+    refused(run_script("train.py", *flags, "--seen", "red,white"),
+            f"--seen: white not in the train split of {data}, which has blue, green, red")
+    refused(run_script("train.py", *flags, "--source", "aa,cc"), "--source: cc not in the train")
+
+
+def test_the_test_split_needs_no_column_to_group_by(run_script, tiny, colours, tmp_path):
+    data = shutil.copytree(colours, tmp_path / "undated")
+    rows = [line.split("\t") for line in (data / "test.tsv").read_text().splitlines()]
+    (data / "test.tsv").write_text("".join("\t".join(row[:-1]) + "\n" for row in rows))
+    flags = ["--encoder", tiny, "--data", data, *SHORT, "--group-by", "domain"]
+    assert run_script("train.py", *flags).returncode == 0
+    (data / "dev.tsv").write_text((data / "test.tsv").read_text())
+    refused(run_script("train.py", *flags), "--group-by domain: the data have the columns id, text")
+
+
+def test_every_text_and_what_it_was_taken_for(run, tmp_path):
+    with open(run / "predictions.tsv", encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file, delimiter="\t"))
+    assert list(table[0]) == ["id", "lang", "label", "hard", "soft-erm-0", "text"]
+    for row in rows_of(run):
+        method = {"hard": "hard", "soft-erm": "soft-erm-0"}[row["method"]]
+        of_lang = [text for text in table if text["lang"] == row["lang"]]
+        assert len(of_lang) == row["n"]
+        right = sum(text[method] == text["label"] for text in of_lang)
+        assert right / len(of_lang) == pytest.approx(row["all"])
+
+
 # ---- flags that would do nothing -----------------------------------------------------------------
 
 IDLE = [

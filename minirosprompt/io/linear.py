@@ -1,4 +1,4 @@
-"""x W^T + b through the faster of PyTorch's two CPU libraries.
+"""PyTorch's own layers, faster. x W^T + b goes through the better of its two CPU libraries.
 
 PyTorch hands a float32 matrix product to Intel's MKL, which leaves half of what an AMD processor
 with AVX-512 can do unused, and a convolution to oneDNN, which does not. A linear layer is a
@@ -43,3 +43,15 @@ class Linear(nn.Linear):
 
     def forward(self, x):
         return linear(x, self.weight, self.bias)
+
+
+class Embedding(nn.Embedding):
+    """nn.Embedding, which is not filled where it has no memory, on the "meta" device.
+
+    That would take a second: for random numbers there PyTorch imports 800 of its modules. Some of
+    them hold on to the processes' connection, whose threads then outlive Python and abort it.
+    """
+
+    def reset_parameters(self):
+        if not self.weight.is_meta:
+            super().reset_parameters()

@@ -84,6 +84,23 @@ def free_folder(path):
             pass
 
 
+def prompts_of(run):
+    """A run's folder, that of one of its prompts, or a file -> the prompts' paths, by name.
+
+    Raises UserError if there is none.
+    """
+    if run.suffix == ".safetensors":
+        return [run]
+    found = sorted([*run.glob("prompt.safetensors"), *run.glob("*/prompt.safetensors")])
+    if not found and not run.exists():
+        raise UserError(f"--run {run}: no such folder")
+    if not found:
+        begun = (run / "config.json").exists()
+        raise UserError(f"--run {run}: no prompt.safetensors in it"
+                        + (f"; go on with the run by train.py --resume {run}" if begun else ""))
+    return found
+
+
 def newest_run():
     """-> the folder under runs/ whose prompt was written last. Raises UserError."""
     found = list(Path("runs").glob("*/*/prompt.safetensors"))

@@ -1,5 +1,7 @@
 """The tables that train.py and eval.py print."""
 
+FEW = 20  # an interval from fewer sentences than that is drawn from nearly nothing
+
 
 def format_table(summary, cells):
     """methods x cells, in per cent, mean ± sd over seeds. cells: metrics.CELLS"""
@@ -44,8 +46,11 @@ def format_gains(summary):
 
 
 def points(gain, where):
-    return (f"{100 * gain['mean']:+.1f} points in {where} (95 %: {100 * gain['low']:+.1f} to "
-            f"{100 * gain['high']:+.1f})")
+    text = (f"{100 * gain['mean']:+.1f} points in {where} (95 %: {100 * gain['low']:+.1f} to "
+            f"{100 * gain['high']:+.1f}")
+    if gain["sentences"] < FEW:
+        text += f"; of {gain['sentences']} sentences, which says nothing of others"
+    return text + ")"
 
 
 def format_averages(title, averages):

@@ -4,11 +4,12 @@ import json
 import re
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 
 from .. import UserError
 from .cli import names
-from .files import clean, read_lines, write_row
+from .files import clean, read_lines, write_row, writing
 from .runtime import shard
 
 FORMATS = ("tsv", "jsonl")
@@ -21,7 +22,12 @@ def labels(text):
     """
     if Path(text).suffix.lower() in (".json", ".txt", ".tsv") or Path(text).is_file():
         return Path(text)
-    found = names(re.sub("[;，、،؛；\n]", ",", text))
+    text = re.sub("[;，、،؛；\n]", ",", text)
+    found = names(text)
+    given = Counter(name.strip() for name in text.split(",") if name.strip())
+    twice = [name for name in given if given[name] > 1]
+    if twice:
+        raise argparse.ArgumentTypeError(f"{twice[0]!r} is there twice")
     if len(found) == 1:
         raise argparse.ArgumentTypeError(f"{found[0]!r} is one class, or a file that is not there; "
                                          "every text would get it: name two classes, with commas")
@@ -46,15 +52,25 @@ def read_label_list(path, languages=None):
             fault = f"{name!r} is there twice" if name else "no class before the colon"
             raise UserError(f"{path}: line {number}: {fault}")
         words = [clean(word.strip()) for word in words.split(";") if word.strip()]
+        if any(is_list(word) for word in words):
+            warnings.warn(f"{path}: line {number}: read as one description, commas included; "
+                          "between label words there must be semicolons")
         label_words[name] = words or [name]
     if not label_words:
         raise UserError(f"{path}: no class in it")
     return label_words
 
 
+def is_list(words):
+    """Does it look like label words between commas, and not like a sentence?"""
+    parts = words.split(",")
+    return len(parts) > 1 and all(len(part.split()) in (1, 2) for part in parts)
+
+
 def read_texts(texts, source):
     """The texts of --text, and those of --input: a path, or "-" for standard input. -> list
 
+    Empty if neither is given.
     Standard input cannot be read twice, so bytes that are not UTF-8 become "\ufffd" there. Raises
     UserError.
     """
@@ -66,8 +82,12 @@ def read_texts(texts, source):
         texts += [line.removesuffix("\n") for line in sys.stdin]
     elif source is not None:
         texts += read_lines(source)
-    if not texts:
+    if source is not None and not texts:
         raise UserError(f"--input {source}: no text in it")
+    empty = sum(not text.strip() for text in texts)
+    if empty:
+        warnings.warn(f"{empty} of {len(texts)} texts are empty: what they are scored as means "
+                      "nothing")
     return texts
 
 
@@ -83,6 +103,15 @@ def write_scores(file, form, texts, classes, probability, chosen):
             scores = {name: round(p, 4) for name, p in zip(classes, row)}
             line = {"text": clean(text), "class": label, "scores": scores}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def write_predictions(path, examples, classes, predicted):
+    """A table: what each text is, what it was taken for. predicted: {(method, seed): (N,)}"""
+    names = [method if method == "hard" else f"{method}-{seed}" for method, seed in predicted]
+    with writing(path) as file:
+        write_row(file, ["id", "lang", "label", *names, "text"])
+        for e, *chosen in zip(examples, *predicted.values()):
+            write_row(file, [e.id, e.lang, e.label, *[classes[c] for c in chosen], e.text])
 
 
 def warn_of_losses(sequences, room, tokenizer):
