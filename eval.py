@@ -15,10 +15,9 @@ from pathlib import Path
 from minirosprompt import UserError
 from minirosprompt.classifier import Classifier, decide, load_encoder
 from minirosprompt.data import Example, data_folder, load_label_words, load_split
-from minirosprompt.io import cli, texts
+from minirosprompt.io import cli, runs, texts
 from minirosprompt.io.cli import Parser, names, nonnegative, whole_path
 from minirosprompt.io.prompts import load_prompt
-from minirosprompt.io.runs import free_folder, newest_run, prompts_of, shipped_prompt
 from minirosprompt.io.runtime import join, pick_device, shard
 from minirosprompt.io.settings import read_settings
 from minirosprompt.report import report, report_by_kind
@@ -42,7 +41,8 @@ def arguments(argv):
     g.add_argument("--calibration", choices=["none", "contextual"],
                    help="(default: as in training)")
     g.add_argument("--stacking", type=nonnegative, help="(default: as in training)")
-    g.add_argument("--out", type=Path, help="for the results (default: RUN/eval-SPLIT or -2, -3 …)")
+    g.add_argument("--out", type=runs.free_of_results,
+                   help="for the results (default: RUN/eval-SPLIT or -2, -3 …)")
     g = p.add_argument_group("classify your own texts")
     g.add_argument("--labels", type=texts.labels, help="class names with commas; or a file, a "
                    "class a line (class: label word; description), or a labels.json")
@@ -64,8 +64,8 @@ def main(argv=None):
     args = arguments(argv)
     join()
     device, dtype = pick_device(args.device, args.dtype)
-    run = args.run or (shipped_prompt(args.encoder) if args.labels else newest_run())
-    paths = prompts_of(run)
+    run = args.run or (runs.shipped_prompt(args.encoder) if args.labels else runs.newest_run())
+    paths = runs.prompts_of(run)
 
     # A run has one set of settings, in each of its prompts; flags here may overrule some.
     settings = read_settings(paths[0])
@@ -106,7 +106,7 @@ def main(argv=None):
                   for key, prompt in prompts.items()}
         if shard()[0] == 0:  # of several processes the first one reports
             home = run.parent if run in paths else run
-            folder = args.out or free_folder(home / f"eval-{args.split}")
+            folder = args.out or runs.free_folder(home / f"eval-{args.split}")
             rows = report(folder, settings, examples, list(label_words), scores, device)
             report_by_kind(folder, rows, settings.encoder)
 

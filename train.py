@@ -3,7 +3,6 @@
     python train.py                             # multilingual-e5-small on MiniTopics: two minutes
     python train.py --seeds 0 1 2 3 4           # mean ± sd over five seeds
     python train.py --encoder pocket            # a small encoder that ships: no network, a minute
-    python train.py --encoder xlm-roberta-base --data data/sib200 --source eng_Latn
     python train.py --resume runs/NAME          # after an interruption
 """
 import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
@@ -163,8 +162,7 @@ def train(args, objective, seed, classifier, examples, dev, folder):
             classifier.load_state_dict({"model.prompt": state["prompt"]}, strict=False)
             optimizer.load_state_dict(state["optimizer"])
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError):
-            raise UserError(f"{last}: not a checkpoint of this run; "
-                            "delete it to train this prompt anew") from None
+            raise UserError(f"{last}: not a checkpoint of this run; delete it") from None
 
     def save():  # all that the loop remembers: an objective with a memory adds its own
         save_state(last, {"step": step, "log": log, "best": best, "log_q": log_q.cpu(),

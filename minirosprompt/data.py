@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import UserError
 from .io.files import clean, read_json, read_tsv
+from .io.label_words import are_words
 from .io.weights import POCKET
 
 MINITOPICS = POCKET / "minitopics"
@@ -64,7 +65,7 @@ def load_label_words(path, classes=None, languages=None, first=None):
     path: a labels.json, or what --data takes; languages: names, or ["all"]; first: so many words
     a class and language. Raises UserError for a class without a word.
     """
-    languages = None if languages == ["all"] else languages
+    languages = None if "all" in (languages or ()) else languages
     if Path(path).suffix.lower() != ".json":
         path = data_folder(path) / "labels.json"
     table = {clean(label): by_lang for label, by_lang in read_json(path).items()}
@@ -81,10 +82,6 @@ def load_label_words(path, classes=None, languages=None, first=None):
     if not label_words:
         raise UserError(f"{path}: no class in it")
     return label_words
-
-
-def are_words(value):
-    return isinstance(value, list) and all(isinstance(w, str) and w.strip() for w in value)
 
 
 # ---- what a run is about -------------------------------------------------------------------------
@@ -106,7 +103,8 @@ def load_data(args):
     for split, examples in (("train", train), ("dev", dev), (args.split, tested)):
         if not examples:
             raise UserError(f"{args.data}: no text of these classes and languages in {split}")
-    groups_of(train + dev, args.group_by)  # raises, if they have no such columns
+    groups_of(train, args.group_by)  # raises, if it has no such column
+    groups_of(dev, args.group_by)
     return train, dev, tested
 
 
@@ -131,6 +129,8 @@ def choose(args, train, others):
                             f"which has {', '.join(sorted(have))}")
         setattr(args, flag, chosen)
     outside = set(args.seen) - set(args.classes)
+    if len(args.seen) < 2:
+        raise UserError(f"--seen: {args.seen[0]} alone teaches nothing; name two classes or more")
     if outside:
         raise UserError(f"--seen: {', '.join(sorted(outside))} not among --classes")
 
@@ -165,9 +165,9 @@ def groups_of(examples, columns):
         if column not in examples[0].columns:
             have = ", ".join(examples[0].columns)
             raise UserError(f"--group-by {column}: the data have the columns {have}")
-    keys = [" ".join(e.columns[c] for c in columns) for e in examples]
-    names = sorted(set(keys))
-    return [names.index(key) for key in keys], names
+    keys = [tuple(e.columns[c] for c in columns) for e in examples]
+    groups = sorted(set(keys))
+    return [groups.index(key) for key in keys], [" ".join(key) for key in groups]
 
 
 # ---- batches -------------------------------------------------------------------------------------

@@ -76,8 +76,9 @@ class Template:
     def encode(self, texts):
         """Texts -> sequences, lists of ids. A long text is cut; all else never is."""
         # All texts in one call, because SentencePiece is much faster so.
-        texts_ids = self.tokenizer.encode(list(texts))
-        warn_of_losses(texts_ids, self.room, self.tokenizer)
+        texts = list(texts)
+        texts_ids = self.tokenizer.encode(texts)
+        warn_of_losses(texts, texts_ids, self.room, self.tokenizer)
         return [self.before + ids[:self.room] + self.after for ids in texts_ids]
 
 

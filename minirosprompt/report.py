@@ -63,14 +63,13 @@ def add_intervals(summary, examples, labels, predicted, what, keep):
     """Where keep (N,): `what`'s interval and gain over the hard prompt, of means over texts."""
     ids = np.array([e.id for e in examples])[keep]
     for method in summary:
-        of_method = np.stack([p for (name, _), p in predicted.items() if name == method])  # (S, N)
-        right = (of_method == labels).mean(0)[keep]
+        chosen = np.stack([p for (name, _), p in predicted.items() if name == method])  # (S, N)
+        right = (chosen == labels).mean(0)[keep]
         low, high = metrics.bootstrap(right, ids)
         if what in summary[method]:
             summary[method][what] |= {"low": low, "high": high}
         if method != "hard":
-            hard = predicted["hard", 0]
-            mean, (low, high) = metrics.gain(examples, labels, of_method, hard, keep)
+            mean, (low, high) = metrics.gain(examples, labels, chosen, predicted["hard", 0], keep)
             summary[method][f"{what} gain"] = {"mean": mean, "low": low, "high": high,
                                                "sentences": len(set(ids))}
 

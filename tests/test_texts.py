@@ -87,7 +87,8 @@ def test_texts_of_flags_file_and_standard_input(tmp_path, standard_input):
     standard_input(b"\n\n")
     assert texts.read_texts(None, "-") == ["", ""]
     standard_input(b"caf\xe9\n")  # of another program: too late to convert it
-    assert texts.read_texts(None, "-") == ["caf\ufffd"]
+    with pytest.warns(UserWarning, match="--input -: not UTF-8"):
+        assert texts.read_texts(None, "-") == ["caf\ufffd"]
     standard_input(b"")
     with pytest.raises(UserError, match="^--input -: no text in it$"):
         texts.read_texts(None, "-")

@@ -178,7 +178,7 @@ def test_ties_are_counted_and_said(run, run_script):
         file.write("pear: moss\nfig: frog\nboth: moss; frog\n")
     done = run_script("eval.py", "--run", run, "--labels", "labels.txt", "--text", "moss")
     assert done.returncode == 0, done.stderr
-    assert "classes 'pear' and 'both' have label words of the same tokens" in done.stderr
+    assert "classes 'pear' and 'both'; 'fig' and 'both' have label words of the same" in done.stderr
     assert "scoring: 1 of 1 texts fit two classes or more exactly alike" in done.stderr
 
 
@@ -208,7 +208,10 @@ def test_other_separators_and_files(tmp_path, monkeypatch):
         assert str(texts.labels(name)) == name
 
 
-def test_one_class_alone_is_no_classification(run, run_script):
+def test_one_class_alone_is_no_classification(run, run_script, tmp_path):
+    (tmp_path / "one.txt").write_text("sports,food\n")
+    done = run_script("eval.py", "--run", run, "--labels", "one.txt", "--text", "apple")
+    refused(done, "'sports,food' is the only class, so every text would get it")
     done = run_script("eval.py", "--run", run, "--labels", "clases", "--text", "apple")
     refused(done, "'clases' is one class, or a file that is not there")
 
@@ -283,9 +286,10 @@ def test_the_test_split_needs_no_column_to_group_by(run_script, tiny, colours, t
     rows = [line.split("\t") for line in (data / "test.tsv").read_text().splitlines()]
     (data / "test.tsv").write_text("".join("\t".join(row[:-1]) + "\n" for row in rows))
     flags = ["--encoder", tiny, "--data", data, *SHORT, "--group-by", "domain"]
-    assert run_script("train.py", *flags).returncode == 0
+    assert run_script("train.py", *flags, "--name", "one").returncode == 0
     (data / "dev.tsv").write_text((data / "test.tsv").read_text())
-    refused(run_script("train.py", *flags), "--group-by domain: the data have the columns id, text")
+    words = "--group-by domain: the data have the columns id, text"
+    refused(run_script("train.py", *flags, "--name", "two"), words)
 
 
 def test_every_text_and_what_it_was_taken_for(run, tmp_path):

@@ -91,7 +91,7 @@ def test_a_class_keeps_its_only_piece_and_the_tie_is_warned_of(encoder, tokenize
     labels = {"white": ["cloud"], "red": ["red cloud"], "blue": ["cloud sea"]}
     assert pieces_used(encoder, tokenizer, labels)["white"] == {"▁cloud"}
     labels = {"white": ["cloud"], "red": ["red"], "both": ["red cloud"]}
-    with pytest.warns(UserWarning, match="'white' and 'both' have label words of"):
+    with pytest.warns(UserWarning, match="'white' and 'both'; 'red' and 'both' have"):
         assert pieces_used(encoder, tokenizer, labels)["both"] == {"▁red", "▁cloud"}
 
 

@@ -19,6 +19,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**options, allow_abbrev=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
 
+    def parse_args(self, args=None, namespace=None):
+        found = super().parse_args(args, namespace)
+        for name, value in vars(found).items():
+            # A path or a setting, such as Python makes of bytes that are not text. (Texts may.)
+            readable = str(value).encode("utf-8", "replace").decode()
+            if name != "text" and readable != str(value):
+                self.error(f"--{name}: {readable} is not UTF-8 (or this locale needs PYTHONUTF8=1)")
+        return found
+
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
@@ -26,6 +35,8 @@ class Parser(argparse.ArgumentParser):
 def run(main):
     """Calls main(). What a user can mend (UserError, OSError) ends in one line and status 2."""
     heed_interrupts()
+    if sys.stderr is None:  # closed; print would take standard output instead
+        sys.stderr = open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Files and pipes get UTF-8, whatever the locale says; a terminal's own encoding stays.
@@ -34,6 +45,8 @@ def run(main):
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
+            if sys.stdout is None:
+                raise UserError("standard output is closed: nothing could be printed")
             main()
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has seen enough, as `head` does
@@ -145,6 +158,8 @@ def add_device(parser):
 
 # ---- types of arguments --------------------------------------------------------------------------
 
+LARGEST = 1e30  # larger ones overflow somewhere, and nobody means them
+
 def names(text):
     """"a, b" -> ["a", "b"]"""
     found = [name.strip() for name in clean(text).split(",") if name.strip()]
@@ -157,7 +172,7 @@ def whole_path(text):
     """A folder's whole path, to be found from wherever the run is used; or a name, as it is."""
     if text in ("minitopics", "pocket") or not os.path.isdir(text):
         return text
-    return os.path.abspath(text)
+    return os.path.realpath(text)
 
 
 def positive(text):
@@ -177,8 +192,8 @@ def nonnegative(text):
         number = float(text)
     except ValueError:
         number = -1.0
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+    if not 0 <= number <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {LARGEST:.0e}")
     return number
 
 

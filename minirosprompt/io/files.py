@@ -94,7 +94,11 @@ def once(pairs):
 
 def read_lines(path):
     """A UTF-8 text file -> its lines; only a line feed (or \\r\\n) ends one."""
-    text = re.sub(r"\r+\n", "\n", read_text(path))
+    return lines_of(read_text(path))
+
+
+def lines_of(text):
+    text = re.sub(r"\r+\n", "\n", text)
     # Not splitlines(), which also splits at U+2028 and its like.
     return text.removesuffix("\n").split("\n") if text else []
 
@@ -289,7 +293,10 @@ def load_state(path):
 
 
 def kept(path, compute, *args):
-    """compute(*args), which takes minutes: done once, then read from `path`."""
+    """compute(*args), a tensor, which takes minutes: done once, then read from `path`."""
     if not Path(path).exists():
         save_state(path, compute(*args))
-    return load_state(path)
+    found = load_state(path)
+    if not isinstance(found, torch.Tensor):
+        raise UserError(f"{path}: another kind of checkpoint; delete it")
+    return found

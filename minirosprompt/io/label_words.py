@@ -6,6 +6,10 @@ from itertools import combinations
 from .. import UserError
 
 
+def are_words(value):
+    return isinstance(value, list) and all(isinstance(w, str) and w.strip() for w in value)
+
+
 def without_bare_space(ids, tokenizer):
     """Drops a lone "▁" in front.
 
@@ -47,15 +51,22 @@ def check_apart(signs):
     """signs: {class: all that the encoder gets of its label words, each hashable}.
 
     Raises UserError for two classes with the same signs, which would always tie; warns of two that
-    share some, which may.
+    share some, which may. Raises UserError for one class alone, too.
     """
+    if len(signs) < 2:
+        raise UserError(f"{', '.join(signs)!r} is the only class, so every text would get it: name "
+                        "two, a line each or with commas")
+    sharing = []
     for (a, of_a), (b, of_b) in combinations(signs.items(), 2):
         if set(of_a) == set(of_b):
             raise UserError(f"classes {a!r} and {b!r} cannot be told apart: this encoder reads "
                             "their label words as the same tokens; use other words")
         if set(of_a) & set(of_b):
-            warnings.warn(f"classes {a!r} and {b!r} have label words of the same tokens: texts "
-                          "that those fit best are ties")
+            sharing.append(f"{a!r} and {b!r}")
+    if sharing:
+        more = f" (and {len(sharing) - 3} more pairs)" if sharing[3:] else ""
+        warnings.warn(f"classes {'; '.join(sharing[:3])}{more} have label words of the same "
+                      "tokens: texts that those fit best are ties")
 
 
 def own_pieces(label_words, tokenizer):

@@ -4,6 +4,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from .. import UserError
 from .files import read_json
 from .weights import encoder_folder
 
@@ -47,7 +48,10 @@ def pretraining_text(encoder):
     """
     path = encoder_folder(encoder) / "languages.json"
     if path.exists():
-        return read_json(path)
+        amount = read_json(path)
+        if not all(isinstance(value, (int, float)) for value in amount.values()):
+            raise UserError(f"{path}: expected {{language: number}}")
+        return amount
     found = load_languages().items()
     return {lang: float(row["cc100_gib"]) for lang, row in found if row["cc100_gib"]}
 

@@ -2,6 +2,8 @@
 import hashlib
 import itertools
 import json
+import warnings
+from argparse import ArgumentTypeError
 from contextlib import contextmanager
 from os.path import getmtime
 from pathlib import Path
@@ -46,15 +48,23 @@ def held(run, new, settings, inputs, device):
         if new:
             refuse_if_there(run)  # somebody may have been faster
         hashes = {name: sha256_of(value) for name, value in inputs.items()}
-        refuse_if_changed(run, hashes)
+        begun_with = settings if new else read_json(run / "config.json")
+        refuse_if_changed(run, hashes | {"settings": sha256_of(begun_with)})
         write_json(run / "config.json", settings)
         write_json(run / "env.json", environment(device))
-        write_json(run / "inputs.json", hashes)
+        write_json(run / "inputs.json", hashes | {"settings": sha256_of(settings)})
         yield
 
 
 def refuse_if_there(run):
-    """Raises UserError if a run has been begun in this folder."""
+    """Raises UserError if a run has been begun in this folder, or it is no folder for one."""
+    home = Path("runs")
+    above = [run, *run.parents]
+    if home not in above[1:] or ".." in run.parts:
+        raise UserError(f"--name: {run} does not lie below {home}")
+    for folder in above[1:above.index(home)]:
+        if (folder / "config.json").exists():
+            raise UserError(f"--name: {run} lies inside of another run, {folder}")
     if (run / "config.json").exists():
         raise UserError(f"{run} exists: choose another --name, or go on with it by --resume {run}")
 
@@ -67,7 +77,7 @@ def refuse_if_changed(run, hashes):
     """Raises UserError if inputs.json has others: half a run with one text, half with another?"""
     path = run / "inputs.json"
     before = read_json(path) if path.exists() else hashes
-    changed = [name for name in hashes if before.get(name) != hashes[name]]
+    changed = [name for name in hashes if name in before and before[name] != hashes[name]]
     if changed:
         raise UserError(f"{run}: not what the run was begun with: {', '.join(changed)}; put it "
                         "back as it was, or begin a new run")
@@ -98,12 +108,27 @@ def prompts_of(run):
         begun = (run / "config.json").exists()
         raise UserError(f"--run {run}: no prompt.safetensors in it"
                         + (f"; go on with the run by train.py --resume {run}" if begun else ""))
+    if (run / "config.json").exists():
+        config = read_json(run / "config.json")
+        wanted = [run / f"soft-{objective}-{seed}" / "prompt.safetensors"
+                  for objective in config.get("objective", ()) for seed in config.get("seeds", ())]
+        absent = [path.parent.name for path in wanted if path not in found]
+        if absent:
+            warnings.warn(f"{run} is not finished: without {', '.join(absent)}")
     return found
+
+
+def free_of_results(text):
+    """Type of --out: a folder without a run or results, which would be lost. -> its Path"""
+    for name in ("results.json", "config.json"):
+        if (Path(text) / name).exists():
+            raise ArgumentTypeError(f"{text} holds a {name} already; take another folder")
+    return Path(text)
 
 
 def newest_run():
     """-> the folder under runs/ whose prompt was written last. Raises UserError."""
-    found = list(Path("runs").glob("*/*/prompt.safetensors"))
+    found = list(Path("runs").glob("**/prompt.safetensors"))
     if not found:
         raise UserError(f"{Path('runs').absolute()}: no trained prompt there; run python train.py, "
                         "or name a run by --run")

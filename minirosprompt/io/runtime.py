@@ -57,6 +57,10 @@ def join():
     """
     if "LOCAL_RANK" not in os.environ:
         return
+    lacking = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} - set(os.environ)
+    if lacking:
+        raise UserError(f"LOCAL_RANK is set, as torchrun does it, but {', '.join(sorted(lacking))} "
+                        "is not: start with torchrun, or unset it")
     torch.distributed.init_process_group("gloo")  # what is exchanged lies on the CPU
     # gloo's threads must end before Python does, or they may abort the process
     atexit.register(torch.distributed.destroy_process_group)

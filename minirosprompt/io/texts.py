@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import UserError
 from .cli import names
-from .files import clean, read_lines, write_row, writing
+from .files import clean, lines_of, read_lines, write_row, writing
 from .runtime import shard
 
 FORMATS = ("tsv", "jsonl")
@@ -20,7 +20,7 @@ def labels(text):
 
     Between them are commas, as in any script, or semicolons.
     """
-    if Path(text).suffix.lower() in (".json", ".txt", ".tsv") or Path(text).is_file():
+    if Path(text).suffix.lower() in (".json", ".txt", ".tsv") or is_file(text):
         return Path(text)
     text = re.sub("[;，、،؛；\n]", ",", text)
     found = names(text)
@@ -32,6 +32,13 @@ def labels(text):
         raise argparse.ArgumentTypeError(f"{found[0]!r} is one class, or a file that is not there; "
                                          "every text would get it: name two classes, with commas")
     return found
+
+
+def is_file(text):
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # as a path it would be too long, say
+        return False
 
 
 def read_label_list(path, languages=None):
@@ -71,20 +78,25 @@ def read_texts(texts, source):
     """The texts of --text, and those of --input: a path, or "-" for standard input. -> list
 
     Empty if neither is given.
-    Standard input cannot be read twice, so bytes that are not UTF-8 become "\ufffd" there. Raises
+    Both are read alike, but for bytes that are not UTF-8: in a file they are an error. Raises
     UserError.
     """
     texts = list(texts or [])
     if source == "-" and shard()[1] > 1:
         raise UserError("--input -: several processes cannot read one standard input; use a file")
     if source == "-":
-        sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")
-        texts += [line.removesuffix("\n") for line in sys.stdin]
+        if sys.stdin is None:
+            raise UserError("--input -: standard input is closed")
+        data = sys.stdin.buffer.read()
+        read = data.decode("utf-8-sig", "replace")  # it cannot be converted and read again
+        if "\ufffd" in read and "\ufffd".encode() not in data:
+            warnings.warn("--input -: not UTF-8; the bytes that are not have been replaced")
+        texts += lines_of(read)
     elif source is not None:
         texts += read_lines(source)
     if source is not None and not texts:
         raise UserError(f"--input {source}: no text in it")
-    empty = sum(not text.strip() for text in texts)
+    empty = texts.count("")
     if empty:
         warnings.warn(f"{empty} of {len(texts)} texts are empty: what they are scored as means "
                       "nothing")
@@ -114,14 +126,14 @@ def write_predictions(path, examples, classes, predicted):
             write_row(file, [e.id, e.lang, e.label, *[classes[c] for c in chosen], e.text])
 
 
-def warn_of_losses(sequences, room, tokenizer):
-    """sequences: lists of ids, of texts before they are cut to `room` ids."""
+def warn_of_losses(texts, sequences, room, tokenizer):
+    """sequences: lists of ids, one a text, before they are cut to `room` ids."""
     cut = sum(len(ids) > room for ids in sequences)
     if cut:
         warnings.warn(f"{cut} of {len(sequences)} texts are longer than the {room} tokens that "
                       "there is room for: of these the end is not read")
-    unread = sum(bool(ids) and all(tokenizer.piece(i) in ("▁", "<unk>") for i in ids)
-                 for ids in sequences)
+    unread = sum(text != "" and all(tokenizer.piece(i) in ("▁", "<unk>") for i in ids)
+                 for text, ids in zip(texts, sequences))
     if unread:
         warnings.warn(f"{unread} of {len(sequences)} texts have no token that this encoder knows: "
                       "what they are scored as means nothing")
