@@ -16,7 +16,7 @@ from minirosprompt import UserError
 from minirosprompt.classifier import Classifier, decide, load_encoder
 from minirosprompt.data import Example, data_folder, load_label_words, load_split
 from minirosprompt.io import cli, runs, texts
-from minirosprompt.io.cli import Parser, names, nonnegative, whole_path
+from minirosprompt.io.cli import Parser, names, nonnegative, some, whole_path
 from minirosprompt.io.prompts import load_prompt
 from minirosprompt.io.runtime import join, pick_device, shard
 from minirosprompt.io.settings import read_settings
@@ -47,7 +47,7 @@ def arguments(argv):
     g.add_argument("--labels", type=texts.labels, help="class names with commas; or a file, a "
                    "class a line (class: label word; description), or a labels.json")
     g.add_argument("--text", action="append", help="a text; may be given again")
-    g.add_argument("--input", help='a UTF-8 file with one text a line, or "-"')
+    g.add_argument("--input", type=some, help='a UTF-8 file with one text a line, or "-"')
     g.add_argument("--format", choices=texts.FORMATS, default="tsv", help="(default: tsv)")
     args = p.parse_args(argv)
     of_data = ["languages", "split", "out"]
@@ -57,6 +57,8 @@ def arguments(argv):
         cli.refuse(p, argv, of_data, "where texts of your own are classified")
     else:
         cli.refuse(p, argv, ["labels", "format"], "without --text or --input")
+    if isinstance(args.labels, Path):
+        cli.refuse(p, argv, ["data"], "with a file of --labels")
     return args
 
 

@@ -20,7 +20,7 @@ from minirosprompt.classifier import Classifier, decide, load_encoder
 from minirosprompt.data import draw_batch, few_shot, groups_of, load_data, load_label_words
 from minirosprompt.dro import group_losses, update_log_q
 from minirosprompt.io import cli
-from minirosprompt.io.cli import Parser, names, nonnegative, positive, whole
+from minirosprompt.io.cli import Parser, names, nonnegative, positive, some, whole
 from minirosprompt.io.files import kept, load_state, save_state, writing
 from minirosprompt.io.prompts import fingerprint, load_prompt, save_prompt
 from minirosprompt.io.runs import held, refuse_if_there
@@ -64,8 +64,9 @@ def arguments(argv):
     g.add_argument("--languages", type=names,
                    help="languages that are tested, with commas (default: all in the data)")
     g.add_argument("--split", choices=["test", "dev"], default="test", help="(default: test)")
-    g.add_argument("--name", help="folder under runs/ (default: the time)")
-    g.add_argument("--resume", metavar="RUN", help="go on with this run, under its own settings")
+    g.add_argument("--name", type=some, help="folder under runs/ (default: the time)")
+    g.add_argument("--resume", type=some, metavar="RUN",
+                   help="go on with this run, under its own settings")
     cli.add_device(g)
     args = p.parse_args(argv)
     if args.resume:

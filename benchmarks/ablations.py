@@ -22,7 +22,7 @@ from suites import SUITES
 
 from minirosprompt import UserError, metrics
 from minirosprompt.io import cli
-from minirosprompt.io.cli import Parser
+from minirosprompt.io.cli import Parser, names, whole_path
 from minirosprompt.io.files import read_json, writing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,6 +63,16 @@ def commands_of(args, suite, home, table, name, flags):
         commands.append(["eval.py", "--run", str(folder), "--data", elsewhere, "--out",
                          str(tested), "--dtype", "bfloat16", *languages])
     return commands, tested / "results.json"
+
+
+def check_flags(path, results, args):
+    """Raises UserError if the row was run with another --encoder or other --languages."""
+    of_row = results["settings"]["encoder"]
+    if of_row != whole_path(args.encoder):
+        raise UserError(f"{path}: run with --encoder {of_row}; move it away to run the row again")
+    langs = {row["lang"] for row in results["rows"]}
+    if args.languages and langs != set(names(args.languages)):
+        raise UserError(f"{path}: run with other --languages; move it away to run the row again")
 
 
 def run(command):
@@ -189,7 +199,9 @@ def main():
                     run(command)
             if args.dry_run:
                 continue
-            cells = cells_of(read_json(path), suite.cells)
+            results = read_json(path)
+            check_flags(path, results, args)
+            cells = cells_of(results, suite.cells)
             if not done:  # the methods are known now
                 columns = list(cells)
                 print("\n" + heading(table[0], columns))

@@ -31,7 +31,16 @@ METRICS = ("all", "seen", "unseen")
 
 
 def settings_of_run(folder):
-    return argparse.Namespace(**read_json(folder / "config.json"))
+    """A run's config.json -> Namespace. Raises UserError if it is not one that train.py wrote."""
+    path = folder / "config.json"
+    settings = argparse.Namespace(**read_json(path))
+    for name in ("seen", "source", "classes", "languages", "group_by", "objective", "seeds"):
+        if not isinstance(getattr(settings, name, None), list):
+            raise UserError(f"{path}: not of a run of train.py ({name})")
+    for name in ("data", "split", "encoder"):
+        if not isinstance(getattr(settings, name, None), str):
+            raise UserError(f"{path}: not of a run of train.py ({name})")
+    return settings
 
 
 class Run:
@@ -55,10 +64,11 @@ class Run:
         self.ids = np.array([e.id for e in tested])                                 # (N,)
         is_seen = np.array([e.label in settings.seen for e in tested])              # (N,)
         self.of_metric = {"all": np.full(len(tested), True), "seen": is_seen, "unseen": ~is_seen}
+        self.metrics = [metric for metric in METRICS if self.of_metric[metric].any()]
         paths = {"hard": [folder / "hard.pt"]}
         for objective in settings.objective:
             paths[f"soft-{objective}"] = [folder / f"soft-{objective}-{seed}" / "scores.pt"
-                                          for seed in settings.seeds]
+                                          for seed in dict.fromkeys(settings.seeds)]
         self.baseline = "hard"
         self.scores = {}
         self.right = {}
@@ -148,7 +158,7 @@ def accuracy_table(run, title, kinds):
             continue
         cells = [kind, str(len(langs))]
         for right in run.right.values():
-            means = [run.by_language(right, langs, metric).mean(-1) for metric in METRICS]
+            means = [run.by_language(right, langs, metric).mean(-1) for metric in run.metrics]
             cells.append(" / ".join(map(percent, means)))
         rows.append(cells)
     return table([title, "languages", *run.right], rows)
@@ -160,6 +170,8 @@ def worst_table(run, kinds):
     for kind in ("in XLM-R", "all"):
         langs = kinds[kind]
         for metric in ("all", "unseen") if langs else ():
+            if metric not in run.metrics:
+                continue
             cells = [f"{kind}, {metric} classes"]
             for right in run.right.values():
                 of_lang = run.by_language(right, langs, metric)                     # (S, L)
@@ -175,7 +187,7 @@ def gain_table(run, kinds):
     for kind, langs in kinds.items():
         soft = [method for method in run.right if method.startswith("soft-")]
         for method in soft if langs else ():
-            for metric in METRICS:
+            for metric in run.metrics:
                 gain, over_sentences, over_languages = run.gain(method, langs, metric)
                 rows.append([kind, metric, method, f"{100 * gain:+.1f}", span(over_sentences),
                              span(over_languages)])
@@ -189,7 +201,7 @@ def language_table(run):
     for lang in sorted(set(run.langs)):
         cells = [lang, kind_of(lang, "name")]
         for right in run.right.values():
-            means = [run.by_language(right, [lang], metric).mean() for metric in METRICS]
+            means = [run.by_language(right, [lang], metric).mean() for metric in run.metrics]
             cells.append(" / ".join(f"{100 * mean:.0f}" for mean in means))
         rows.append(cells)
     return table(["language", "", *run.right], rows)
@@ -207,7 +219,7 @@ def main():
         run.set_beside(Run(args.hard))
     kinds = kinds_of(run)
     by_text = kinds["XLM-R's pretraining text"]
-    sections = ["Accuracy in %, on all / seen / unseen classes.", worst_table(run, by_text)]
+    sections = [f"Accuracy in %, on {' / '.join(run.metrics)} classes.", worst_table(run, by_text)]
     sections[1:1] = [accuracy_table(run, title, of) for title, of in kinds.items()]
     sections.append(gain_table(run, by_text))
     print("\n\n".join(sections))

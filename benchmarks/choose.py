@@ -26,7 +26,7 @@ from minirosprompt import UserError
 from minirosprompt.classifier import Classifier, decide, load_encoder
 from minirosprompt.data import load_label_words, load_split
 from minirosprompt.io import cli
-from minirosprompt.io.cli import Parser, whole
+from minirosprompt.io.cli import Parser, whole, whole_path
 from minirosprompt.io.files import read_json, write_row, writing
 from minirosprompt.io.settings import default_settings
 from minirosprompt.verbalizer import StateVerbalizer
@@ -107,13 +107,22 @@ def hard(args):
 
 # ---- soft prompts --------------------------------------------------------------------------------
 
+def test_of(judge):
+    """Every other one of the sentences, with all its translations."""
+    ids = {e.id for e in judge[::2]}
+    return [e for e in judge if e.id in ids]
+
+
 def write_folds(data, folder):
     """Writes a data folder whose train, dev and test are rows of train and dev alone."""
-    if (folder / "labels.json").exists():
-        return
     train, judge = judged_on(data)
+    if (folder / "labels.json").exists():
+        there = sorted((e.id, e.lang) for e in load_split(folder, "test"))
+        if there != sorted((e.id, e.lang) for e in test_of(judge)):
+            raise UserError(f"{folder}: made from other data than {data}; move it away")
+        return
     dev = [e for e in load_split(data, "dev") if e.lang in SOURCE]  # unseen ones: names only
-    test = [e for e in judge if e.id in {e.id for e in judge[::2]}]
+    test = test_of(judge)
     for split, examples in (("train", train + [e for e in dev if e.label not in SEEN]),
                             ("dev", dev), ("test", test)):
         with writing(folder / f"{split}.tsv") as file:
@@ -159,7 +168,12 @@ def run_fold(args, home, row, fold, held_out):
                      "--objective", "erm", "--seeds", *map(str, args.seeds),
                      "--dtype", "bfloat16", *shlex.split(SOFT[row])]
         run(["train.py", *flags])
-    return read_json(results)
+    found = read_json(results)
+    settings = found["settings"]
+    if (settings["encoder"], settings["seeds"]) != (whole_path(args.encoder), args.seeds):
+        raise UserError(f"{results}: run with another --encoder or other --seeds; move it away to "
+                        "run the row again")
+    return found
 
 
 def main():

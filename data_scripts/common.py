@@ -28,6 +28,7 @@ from minirosprompt.io.cli import Parser, names, positive
 from minirosprompt.io.download import download
 from minirosprompt.io.files import (
     quoted_rows,
+    read_json,
     read_text,
     table_lines,
     write_json,
@@ -175,6 +176,18 @@ def tar_members(archive, left):
 
 # ---- writing -------------------------------------------------------------------------------------
 
+def check_out(args, words):
+    """Raises UserError if the folder holds what somebody else has written."""
+    path = args.out / "labels.json"
+    table = args.out / "train.tsv"
+    if table.exists() and not path.exists():  # of a mirror, say
+        raise UserError(f"{table}: not this script's, and would be overwritten; choose another "
+                        "--out")
+    if path.exists() and read_json(path) != words:
+        raise UserError(f"{path}: somebody has changed it, or another version has written it; "
+                        "delete it, or choose another --out")
+
+
 def build(args, concepts, rows, columns=()):
     """Writes train.tsv, dev.tsv, test.tsv and labels.json to args.out; prints what they hold.
 
@@ -184,6 +197,8 @@ def build(args, concepts, rows, columns=()):
     Every row also gets its language's script and level of XLM-R's pretraining text, to group by.
     The tables appear whole or not at all. Raises UserError for an unknown class or an empty split.
     """
+    words = label_words(concepts)
+    check_out(args, words)
     counts = Counter()                          # (split, language, class): texts written
     lengths = {split: [] for split in SPLITS}   # characters of each text written
     repeats = Repeats()
@@ -216,7 +231,6 @@ def build(args, concepts, rows, columns=()):
         for split in SPLITS:
             if not lengths[split]:
                 raise UserError(f"{args.mirror}: not one text for {split}.tsv")
-    words = label_words(concepts)
     write_json(args.out / "labels.json", words)
 
     print(args.out)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import UserError
 from .io.files import clean, read_json, read_tsv
-from .io.label_words import are_words
+from .io.label_words import are_words, known_languages
 from .io.weights import POCKET
 
 MINITOPICS = POCKET / "minitopics"
@@ -65,10 +65,10 @@ def load_label_words(path, classes=None, languages=None, first=None):
     path: a labels.json, or what --data takes; languages: names, or ["all"]; first: so many words
     a class and language. Raises UserError for a class without a word.
     """
-    languages = None if "all" in (languages or ()) else languages
     if Path(path).suffix.lower() != ".json":
         path = data_folder(path) / "labels.json"
     table = {clean(label): by_lang for label, by_lang in read_json(path).items()}
+    languages = known_languages(path, table, languages)
     label_words = {}
     for label in table if classes is None else classes:
         by_lang = table.get(label, {})

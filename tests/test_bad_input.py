@@ -116,6 +116,7 @@ BAD = {
         ("--data nowhere", "nowhere/labels.json: No such file"),
         ("--languages aa,zz", "--languages: zz not in"),
         ("--label-languages zz", "has no label word in zz: see --label-languages"),
+        ("--label-languages aa,zz", "--label-languages: COLOURS/labels.json has no word in zz"),
         ("--split all", "argument --split: invalid choice: 'all'"),
         ("--calibration yes", "argument --calibration"),
         ("--stacking -1", "argument --stacking"),

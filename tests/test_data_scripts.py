@@ -11,6 +11,7 @@ import json
 import sys
 import tarfile
 import zipfile
+from argparse import Namespace
 from collections import namedtuple
 
 import pytest
@@ -19,6 +20,7 @@ from loopback import serve
 
 from data_scripts import common
 from data_scripts.agnews import clean
+from minirosprompt import UserError
 from minirosprompt.data import load_label_words, load_split
 from minirosprompt.io import download as module
 from minirosprompt.io.files import read_json
@@ -368,6 +370,22 @@ def test_a_bomb_is_not_unpacked(run_script, tmp_path, monkeypatch):
 )
 def test_bad_flags(run_script, name, flags, words):
     refused(run_script(f"data_scripts/{name}.py", *flags), words)
+
+
+def test_what_others_have_written_is_not_overwritten(tmp_path):
+    """A labels.json that somebody has edited; a table that lies there without one: a mirror's."""
+    args = Namespace(mirror="m", out=tmp_path, limit=None, drop_duplicates=False)
+    rows = [(split, split, "a text", "sports", "eng_Latn") for split in common.SPLITS]
+    common.build(args, {"sports": ["sports"]}, rows)
+    common.build(args, {"sports": ["sports"]}, rows)  # again: nothing is lost
+    labels = tmp_path / "labels.json"
+    labels.write_text('{"sports": {"eng_Latn": ["mine"]}}')
+    with pytest.raises(UserError, match="labels.json: somebody has changed it"):
+        common.build(args, {"sports": ["sports"]}, rows)
+    assert "mine" in labels.read_text()
+    labels.unlink()
+    with pytest.raises(UserError, match="train.tsv: not this script's"):
+        common.build(args, {"sports": ["sports"]}, rows)
 
 
 def test_the_first_fault_ends_it(host, run_script):

@@ -154,6 +154,19 @@ def test_gain_and_worst_by_hand(run):
     assert "| all, unseen classes | 0.0 (fra_Latn) | 100.0 ±0.0 (" in table
 
 
+def test_without_unseen_classes_nothing_is_said_of_them(folder, headless, run_script, tmp_path):
+    flags = ["--encoder", headless, "--data", folder, "--steps", 2, "--seeds", 0, "--name", "all"]
+    assert run_script("train.py", *flags).returncode == 0
+    done = run_script("benchmarks/by_language.py", "runs/all")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "nan" not in done.stdout and "Accuracy in %, on all / seen classes." in done.stdout
+
+
+def test_a_folder_that_is_no_run(run_script, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    refused(run_script("benchmarks/by_language.py", tmp_path), "config.json: not of a run of train")
+
+
 def test_scores_of_other_data_are_refused(run, run_script):
     scores = load_state(run / "hard.pt")
     assert scores.shape[0] == len(load_data(by_language.settings_of_run(run))[2])

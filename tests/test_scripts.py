@@ -102,19 +102,27 @@ def rows_with(unseen, langs=("aa", "bb")):
     return rows
 
 
-def write(run, rows):
+def write(run, rows, encoder="multilingual-e5-small"):
     run.mkdir(parents=True)
     gain = {"mean": 0.125, "low": -0.01, "high": 0.2}
     summary = {method: {} if method == "hard" else {"all gain": gain} for method in METHODS}
-    (run / "results.json").write_text(json.dumps({"rows": rows, "summary": summary}))
+    found = {"settings": {"encoder": encoder}, "rows": rows, "summary": summary}
+    (run / "results.json").write_text(json.dumps(found))
 
 
 def test_ablations_run_only_what_is_not_there(run_script, tmp_path):
     """The tables come from results.json alone once a row is done; a dry run prints the commands."""
     for i, name in enumerate(["default", "init-0", "init-1"]):
-        write(tmp_path / "runs/minitopics" / name, rows_with(0.1 * (i + 1)))
+        write(tmp_path / "runs/minitopics" / name, rows_with(0.1 * (i + 1)), "pocket")
     done = run_script("benchmarks/ablations.py", "--only", "init")
     assert done.returncode == 0, done.stderr
+    # What was run with other flags is not taken for the row.
+    init = ["benchmarks/ablations.py", "--only", "init", "--languages"]
+    assert run_script(*init, "aa,bb").returncode == 0
+    refused(run_script(*init, "aa"), "runs/minitopics/default/results.json: run with other --lang")
+    write(tmp_path / "runs/minitopics-b/default", rows_with(0.1), "a/b")
+    refused(run_script("benchmarks/ablations.py", "--only", "init", "--encoder", "c/b"),
+            "run with --encoder a/b; move it away")
     assert "| `--init vocab` | 21.0 ±1.4 | 21.0 ±1.4" in done.stdout
     assert done.stdout.count("\n|") == 5
     commands = run_script("benchmarks/ablations.py", "--only", "eta", "--dry-run").stdout

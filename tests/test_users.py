@@ -17,6 +17,7 @@ from conftest import ROOT, random_encoder, refused
 from filelock import FileLock
 
 from minirosprompt.classifier import decide
+from minirosprompt.data import Example, groups_of
 from minirosprompt.io import texts
 from minirosprompt.io.cli import Parser, refuse
 from minirosprompt.io.weights import save_encoder
@@ -164,6 +165,14 @@ def test_label_words_of_other_languages_than_in_training(run_script, tiny, colou
 
 # ---- ties ----------------------------------------------------------------------------------------
 
+def test_groups_with_names_that_look_alike(colours):
+    """"x y" and "z" are another group than "x" and "y z"."""
+    rows = [{"a": "x y", "b": "z"}, {"a": "x", "b": "y z"}, {"a": "x", "b": "y z"}]
+    groups, names = groups_of([Example("", columns=row) for row in rows], ["a", "b"])
+    assert groups == [1, 0, 0]
+    assert names == ["x y z", "x y z"]
+
+
 def test_the_order_of_the_classes_decides_nothing():
     scores = torch.tensor([[1.0, 2, 2, 0], [3, 3, 3, 3], [0, 0, 1, 0]])
     names = ["pear", "fig", "apple", "date"]
@@ -262,6 +271,48 @@ def test_a_run_that_is_not_there_and_one_that_is_not_finished(run_script, tmp_pa
             "go on with the run by train.py --resume runs/begun")
 
 
+# ---- nothing that is there is lost ---------------------------------------------------------------
+
+def test_results_are_not_overwritten(run, run_script):
+    """Before, --out took the run's own folder, too, and results.json of some languages."""
+    results = (run / "results.json").read_bytes()
+    refused(run_script("eval.py", "--run", run, "--languages", "aa", "--out", run),
+            f"argument --out: {run} holds a results.json already; take another folder")
+    assert (run / "results.json").read_bytes() == results
+
+
+def test_settings_changed_under_a_run(run, run_script):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"steps": 500, "lr": 0.5}))
+    refused(run_script("train.py", "--resume", run), "not what the run was begun with: settings")
+
+
+def test_a_run_without_all_of_its_prompts(run, run_script):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"seeds": [0, 1]}))
+    done = run_script("eval.py", "--run", run, "--text", "apple")
+    assert done.returncode == 0
+    assert f"{run} is not finished: without soft-erm-1" in done.stderr
+
+
+def test_a_run_below_another_name_is_the_newest(train, run_script, tmp_path):
+    """`--name a/b`, as benchmarks/ablations.py has it."""
+    assert train("--name", "old").returncode == 0
+    assert train("--name", "some/new").returncode == 0
+    os.utime(tmp_path / "runs/old/soft-erm-0/prompt.safetensors", (1, 1))
+    done = run_script("eval.py", "--text", "apple")
+    assert "; prompt: runs/some/new/soft-erm-0/prompt.safetensors" in done.stderr
+
+
+def test_the_same_data_by_another_path(train, run_script, colours, tmp_path):
+    """Before, paths were compared as they were written, and other classes competed."""
+    (tmp_path / "link").symlink_to(colours)
+    flags = ["--classes", "red,blue,green", "--name", "three"]
+    assert train(*flags).returncode == 0
+    done = run_script("eval.py", "--run", "runs/three", "--data", "link")
+    assert "3 classes compete" in done.stdout
+
+
 # ---- what is seen --------------------------------------------------------------------------------
 
 def test_what_has_no_training_text_is_not_seen(run_script, tiny, colours, tmp_path):
@@ -304,6 +355,34 @@ def test_every_text_and_what_it_was_taken_for(run, tmp_path):
         assert right / len(of_lang) == pytest.approx(row["all"])
 
 
+def test_many_labels_are_no_path():
+    """Over 255 letters, which is longer than the name of a file may be."""
+    many = [f"word{i}" for i in range(60)]
+    assert texts.labels(",".join(many)) == many
+
+
+def test_closed_streams(run, tmp_path):
+    """stderr's lines must not land in the table; what cannot be written is an error."""
+    command = f"{sys.executable} {ROOT}/eval.py --run {run} --labels red,blue"
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    for flags, status, said in (("--text sky 2>&-", 0, ""), ("--text sky >&-", 2, "is closed"),
+                                ("--input - <&-", 2, "standard input is closed")):
+        done = subprocess.run(f"{command} {flags}", shell=True, cwd=tmp_path, env=env, text=True,
+                              capture_output=True)
+        assert done.returncode == status, done.stderr
+        assert said in done.stderr and done.stderr.count("\n") <= 1
+        assert "a second" not in done.stdout
+
+
+def test_a_path_that_is_not_text(train):
+    refused(train("--name", "caf\udce9"), "--name: caf? is not UTF-8")
+
+
+def test_half_of_torchrun(run, run_script, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    refused(run_script("eval.py", "--run", run, "--text", "x"), "start with torchrun, or unset it")
+
+
 # ---- flags that would do nothing -----------------------------------------------------------------
 
 IDLE = [
@@ -315,6 +394,7 @@ IDLE = [
     ("eval.py", "--text x --labels red,blue --split dev", "--split does nothing"),
     ("eval.py", "--text x --labels red,blue --out new", "--out does nothing"),
     ("eval.py", "--format jsonl", "--format does nothing without --text or --input"),
+    ("eval.py", "--text x --labels none.txt --data runs", "--data does nothing with a file of --l"),
     ("eval.py", "--show-neighbours --text x", "--text does nothing with --show-neighbours"),
     ("eval.py", "--show-neighbours --split dev", "--split does nothing with --show-neighbours"),
 ]

@@ -138,7 +138,7 @@ def fits(value, action):
 def fits_one(value, action):
     if action.choices is not None and value not in action.choices:
         return False
-    if action.type in (None, str, names, whole_path):
+    if action.type in (None, str, names, some, whole_path):
         return isinstance(value, str)
     if isinstance(value, (str, bool)):
         return False
@@ -166,6 +166,12 @@ def names(text):
     if not found:
         raise argparse.ArgumentTypeError("at least one name is needed")
     return list(dict.fromkeys(found))
+
+
+def some(text):
+    if not text.strip():
+        raise argparse.ArgumentTypeError("nothing is given")
+    return text
 
 
 def whole_path(text):

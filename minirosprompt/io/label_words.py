@@ -10,6 +10,20 @@ def are_words(value):
     return isinstance(value, list) and all(isinstance(w, str) and w.strip() for w in value)
 
 
+def known_languages(path, table, languages):
+    """--label-languages -> the same, or None for all. table: {class: {language: [words]}}
+
+    Raises UserError for some that no class has words in, next to others: misspelt, most likely.
+    """
+    if languages is None or "all" in languages:
+        return None
+    have = {lang for by_lang in table.values() if isinstance(by_lang, dict) for lang in by_lang}
+    unknown = [lang for lang in languages if lang not in have]
+    if unknown and len(unknown) < len(languages):
+        raise UserError(f"--label-languages: {path} has no word in {', '.join(unknown)}")
+    return languages
+
+
 def without_bare_space(ids, tokenizer):
     """Drops a lone "▁" in front.
 
