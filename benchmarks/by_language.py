@@ -10,6 +10,7 @@ over languages: what another set of texts, or of languages, would change.
 """
 import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import argparse
+import itertools
 import shlex
 import sys
 from pathlib import Path
@@ -195,6 +196,24 @@ def gain_table(run, kinds):
                   "95 % over sentences", "95 % over languages"], rows)
 
 
+def difference_table(run, kinds):
+    """Two ways to train beside each other, seed by seed: same texts, same start."""
+    soft = [method for method in run.scores if method.startswith("soft-")]
+    rows = []
+    for first, other in itertools.combinations(soft, 2):
+        for kind, langs in kinds.items():
+            if not langs:
+                continue
+            cells = []
+            for metric in run.metrics:
+                a, b = (run.by_language(run.right[m], langs, metric).mean(-1)   # (S,)
+                        for m in (first, other))
+                cells.append(f"{100 * (b - a).mean():+.1f}"
+                             + (f" ±{100 * np.std(b - a, ddof=1):.1f}" if len(a) > 1 else ""))
+            rows.append([kind, f"{other} minus {first}", " / ".join(cells)])
+    return table(["languages", "", f"points, seed by seed, {' / '.join(run.metrics)}"], rows)
+
+
 def language_table(run):
     """Every language: all / seen / unseen of every method, the mean over seeds."""
     rows = []
@@ -221,7 +240,7 @@ def main():
     by_text = kinds["XLM-R's pretraining text"]
     sections = [f"Accuracy in %, on {' / '.join(run.metrics)} classes.", worst_table(run, by_text)]
     sections[1:1] = [accuracy_table(run, title, of) for title, of in kinds.items()]
-    sections.append(gain_table(run, by_text))
+    sections += [gain_table(run, by_text), difference_table(run, by_text)]
     print("\n\n".join(sections))
     if args.out:
         sections.append(language_table(run))
