@@ -65,8 +65,8 @@ MINITOPICS_ABOUT = """
 Three seeds, mean ± sd; accuracy in %, all classes compete. *unseen*: unseen classes, target
 languages; *harmonic*: of seen and unseen classes, target languages; *worst*: unseen classes, the
 worst language. The first row of a table is the default, where a table has one. **Nothing has been
-chosen by these tables**: the defaults were chosen on dev ([`log.md`](log.md)), the template after an
-earlier table of this kind had shown how much it matters.
+chosen by these tables**: the defaults were chosen on dev ([`log.md`](log.md)), the template
+when an earlier table of this kind had shown how much it matters.
 
 A language has 40 texts of unseen classes, so 2.5 points of *worst* are one text; the eight target
 languages have 320: differences of five points and less are noise.
