@@ -3,11 +3,13 @@
 And always against numbers that transformers gave once.
 """
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import assert_agree, random_encoder
+from conftest import ROOT, assert_agree, random_encoder
 
 from minirosprompt.io.weights import key_map, save_encoder, to_hugging_face
 from minirosprompt.xlmr import XLMR, Config
@@ -168,3 +170,10 @@ def test_key_map_is_a_bijection():
     assert theirs.keys() == table.keys()
     key = theirs["roberta.encoder.layer.2.attention.self.key.weight"]
     assert key.shape == (768, 768)
+
+
+def test_loading_imports_no_compiler():
+    """Random numbers on the "meta" device would: 800 modules, a second, for nothing."""
+    code = "import sys; from minirosprompt.xlmr import XLMR; XLMR.from_pretrained('pocket')"
+    code += "; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
