@@ -110,8 +110,11 @@ def prompts_of(run):
                         + (f"; go on with the run by train.py --resume {run}" if begun else ""))
     if (run / "config.json").exists():
         config = read_json(run / "config.json")
+        kinds = [config.get(name) for name in ("objective", "seeds")]
+        if not all(isinstance(kind, list) for kind in kinds):
+            raise UserError(f"{run / 'config.json'}: not of a run of train.py")
         wanted = [run / f"soft-{objective}-{seed}" / "prompt.safetensors"
-                  for objective in config.get("objective", ()) for seed in config.get("seeds", ())]
+                  for objective, seed in itertools.product(*kinds)]
         absent = [path.parent.name for path in wanted if path not in found]
         if absent:
             warnings.warn(f"{run} is not finished: without {', '.join(absent)}")
