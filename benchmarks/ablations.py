@@ -22,7 +22,7 @@ from suites import SUITES
 
 from minirosprompt import UserError, metrics
 from minirosprompt.io import cli
-from minirosprompt.io.cli import Parser, names, whole_path
+from minirosprompt.io.cli import Parser
 from minirosprompt.io.files import read_json, writing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,10 +68,10 @@ def commands_of(args, suite, home, table, name, flags):
 def check_flags(path, results, args):
     """Raises UserError if the row was run with another --encoder or other --languages."""
     of_row = results["settings"]["encoder"]
-    if of_row != whole_path(args.encoder):
+    if of_row != cli.whole_path(args.encoder):
         raise UserError(f"{path}: run with --encoder {of_row}; move it away to run the row again")
     langs = {row["lang"] for row in results["rows"]}
-    if args.languages and langs != set(names(args.languages)):
+    if args.languages and langs != set(cli.names(args.languages)):
         raise UserError(f"{path}: run with other --languages; move it away to run the row again")
 
 

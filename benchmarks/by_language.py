@@ -136,9 +136,9 @@ def kinds_of(run):
 
 # ---- Markdown ------------------------------------------------------------------------------------
 
-def percent(values):
-    """values: (S,), one a seed -> "12.3 ±1.0"."""
-    text = f"{100 * np.mean(values):.1f}"
+def percent(values, sign=""):
+    """values: (S,), one a seed -> "12.3 ±1.0"; with sign "+" "+12.3 ±1.0"."""
+    text = f"{100 * np.mean(values):{sign}.1f}"
     return text + (f" ±{100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 
@@ -170,8 +170,8 @@ def worst_table(run, kinds):
     rows = []
     for kind in ("in XLM-R", "all"):
         langs = kinds[kind]
-        for metric in ("all", "unseen") if langs else ():
-            if metric not in run.metrics:
+        for metric in run.metrics if langs else ():
+            if metric == "seen":
                 continue
             cells = [f"{kind}, {metric} classes"]
             for right in run.right.values():
@@ -206,10 +206,9 @@ def difference_table(run, kinds):
                 continue
             cells = []
             for metric in run.metrics:
-                a, b = (run.by_language(run.right[m], langs, metric).mean(-1)   # (S,)
-                        for m in (first, other))
-                cells.append(f"{100 * (b - a).mean():+.1f}"
-                             + (f" ±{100 * np.std(b - a, ddof=1):.1f}" if len(a) > 1 else ""))
+                a = run.by_language(run.right[first], langs, metric).mean(-1)       # (S,)
+                b = run.by_language(run.right[other], langs, metric).mean(-1)       # (S,)
+                cells.append(percent(b - a, "+"))
             rows.append([kind, f"{other} minus {first}", " / ".join(cells)])
     return table(["languages", "", f"points, seed by seed, {' / '.join(run.metrics)}"], rows)
 
@@ -240,7 +239,9 @@ def main():
     by_text = kinds["XLM-R's pretraining text"]
     sections = [f"Accuracy in %, on {' / '.join(run.metrics)} classes.", worst_table(run, by_text)]
     sections[1:1] = [accuracy_table(run, title, of) for title, of in kinds.items()]
-    sections += [gain_table(run, by_text), difference_table(run, by_text)]
+    sections.append(gain_table(run, by_text))
+    if len(run.settings.objective) > 1:
+        sections.append(difference_table(run, by_text))
     print("\n\n".join(sections))
     if args.out:
         sections.append(language_table(run))

@@ -167,6 +167,25 @@ def test_a_folder_that_is_no_run(run_script, tmp_path):
     refused(run_script("benchmarks/by_language.py", tmp_path), "config.json: not of a run of train")
 
 
+def test_two_ways_to_train_seed_by_seed_by_hand(run):
+    """Right in every text with one seed, in none with the other; the first way the reverse."""
+    ours = by_language.Run(run)
+    ours.right["soft-erm"][:] = [[True], [False]]
+    ours.right["soft-group-dro"][:] = [[False], [True]]
+    row = by_language.difference_table(ours, {"one": ["fra_Latn"]}).splitlines()[-1]
+    assert row == ("| one | soft-group-dro minus soft-erm | +0.0 ±141.4 / +0.0 ±141.4 / "
+                   "+0.0 ±141.4 |")
+
+
+def test_folds_of_other_data_are_not_taken(folder, tmp_path):
+    choose.write_folds(folder, tmp_path / "folds")
+    choose.write_folds(folder, tmp_path / "folds")
+    test = tmp_path / "folds/test.tsv"
+    test.write_text("".join(test.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match="made from other data"):
+        choose.write_folds(folder, tmp_path / "folds")
+
+
 def test_scores_of_other_data_are_refused(run, run_script):
     scores = load_state(run / "hard.pt")
     assert scores.shape[0] == len(load_data(by_language.settings_of_run(run))[2])

@@ -287,6 +287,11 @@ def test_settings_changed_under_a_run(run, run_script):
     refused(run_script("train.py", "--resume", run), "not what the run was begun with: settings")
 
 
+def test_another_checkpoint_in_the_place_of_scores(run, run_script):
+    shutil.copy(run / "soft-erm-0/last.pt", run / "hard.pt")
+    refused(run_script("train.py", "--resume", run), "hard.pt: another kind of checkpoint")
+
+
 def test_a_run_without_all_of_its_prompts(run, run_script):
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"seeds": [0, 1]}))

@@ -77,6 +77,7 @@ def refuse_if_changed(run, hashes):
     """Raises UserError if inputs.json has others: half a run with one text, half with another?"""
     path = run / "inputs.json"
     before = read_json(path) if path.exists() else hashes
+    # A run of an earlier version has not noted all of them.
     changed = [name for name in hashes if name in before and before[name] != hashes[name]]
     if changed:
         raise UserError(f"{run}: not what the run was begun with: {', '.join(changed)}; put it "

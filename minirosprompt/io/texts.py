@@ -77,9 +77,8 @@ def is_list(words):
 def read_texts(texts, source):
     """The texts of --text, and those of --input: a path, or "-" for standard input. -> list
 
-    Empty if neither is given.
-    Both are read alike, but for bytes that are not UTF-8: in a file they are an error. Raises
-    UserError.
+    Empty if neither is given. A file and standard input are read alike, but for bytes that are not
+    UTF-8: in a file they are an error. Raises UserError.
     """
     texts = list(texts or [])
     if source == "-" and shard()[1] > 1:
