@@ -115,17 +115,17 @@ def choose(args, train, others):
     training texts. Raises UserError for a name that the data do not have.
     """
     trained = {e.label for e in train}
-    read = {e.lang for e in train}
+    sources = {e.lang for e in train}
     mini = args.data == "minitopics"
     for flag, have, default in (("classes", trained | {e.label for e in others}, None),
-                                ("languages", read | {e.lang for e in others}, None),
+                                ("languages", sources | {e.lang for e in others}, None),
                                 ("seen", trained, MINITOPICS_SEEN if mini else None),
-                                ("source", read, MINITOPICS_SOURCE if mini else None)):
+                                ("source", sources, MINITOPICS_SOURCE if mini else None)):
         chosen = getattr(args, flag) or sorted(default or have)
         unknown = [name for name in chosen if name not in have]
         if unknown:
-            split = "train split of " if flag in ("seen", "source") else ""
-            raise UserError(f"--{flag}: {', '.join(unknown)} not in the {split}{args.data}, "
+            split = "the train split of " if flag in ("seen", "source") else ""
+            raise UserError(f"--{flag}: {', '.join(unknown)} not in {split}{args.data}, "
                             f"which has {', '.join(sorted(have))}")
         setattr(args, flag, chosen)
     outside = set(args.seen) - set(args.classes)
