@@ -182,7 +182,7 @@ def main():
         if name not in suite.tables:
             raise UserError(f"--only: {name} not among {', '.join(suite.tables)}")
     args.encoder = args.encoder or suite.encoder
-    home = args.on
+    home = f"ablations/{args.on}"  # runs/sib200 may be a run of the reader's
     if args.encoder != suite.encoder:  # another encoder's runs have a folder of their own
         home += f"-{Path(args.encoder).name}"
 
