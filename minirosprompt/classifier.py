@@ -5,6 +5,7 @@
     classifier.score([Example("Der Torwart hielt den Ball.")])      # (1, 2): one score a class
 """
 import copy
+import warnings
 
 import torch
 import torch.nn as nn
@@ -21,6 +22,9 @@ from .verbalizer import StateVerbalizer, Verbalizer
 from .xlmr import XLMR
 
 
+SPARE_ROWS = 256  # that a vocabulary may be padded with: multilingual-e5-small has 35
+
+
 def load_encoder(name, device="cpu", dtype=torch.float32):
     """-> (frozen XLMR, Tokenizer). Raises UserError for what io/weights.py cannot read."""
     folder = encoder_folder(name)
@@ -29,6 +33,9 @@ def load_encoder(name, device="cpu", dtype=torch.float32):
     if tokenizer.vocab_size > encoder.config.vocab_size:
         raise UserError(f"{folder}: its tokenizer has more ids than config.json's vocab_size: "
                         "not of one encoder")
+    if tokenizer.vocab_size < encoder.config.vocab_size - SPARE_ROWS:
+        warnings.warn(f"{folder}: its tokenizer has {tokenizer.vocab_size:,} ids, its config.json "
+                      f"a vocab_size of {encoder.config.vocab_size:,}: are they of one encoder?")
     return encoder, tokenizer
 
 

@@ -1,13 +1,18 @@
 """The classifier: its parts put together by hand, calibration, stacking, settings."""
+import shutil
+
 import pytest
 import torch
 
-from minirosprompt import UserError
+from minirosprompt import UserError, classifier
 from minirosprompt.classifier import Classifier, load_encoder
 from minirosprompt.data import Example
 from minirosprompt.io.settings import default_settings
+from minirosprompt.io.weights import TOKENIZER_FILE, save_encoder
 from minirosprompt.prompt import PromptedEncoder, Template, pad
+from minirosprompt.tokenizer import Tokenizer
 from minirosprompt.verbalizer import Verbalizer
+from minirosprompt.xlmr import XLMR, Config
 
 LABELS = {"red": ["red", "cherry rose"], "blue": ["blue"], "green": ["green", "leaf"]}
 EXAMPLES = [Example("apple rose"), Example("sky sea whale"), Example("moss")]
@@ -95,3 +100,16 @@ def test_a_tokenizer_of_another_encoder(tiny, tmp_path):
     (tmp_path / "sentencepiece.bpe.model").write_bytes(model)
     with pytest.raises(UserError, match="not of one encoder"):
         load_encoder(tmp_path)
+
+
+def test_a_smaller_tokenizer_beside_an_encoder(tiny, tmp_path, recwarn):
+    """Its ids all have an embedding, of other pieces. A few spare rows are nobody's fault."""
+    spare = classifier.SPARE_ROWS
+    V = Tokenizer(tiny / TOKENIZER_FILE).vocab_size
+    for rows in (V + spare, V + spare + 1):
+        config = Config(vocab_size=rows, width=8, layers=1, heads=2, ffn=8, positions=32)
+        save_encoder(tmp_path, XLMR(config))
+        shutil.copy(tiny / TOKENIZER_FILE, tmp_path)
+        load_encoder(tmp_path)
+        assert len(recwarn) == (rows > V + spare)
+    assert f"has {V} ids, its config.json a vocab_size of {rows}: are they" in str(recwarn[0].message)

@@ -20,6 +20,7 @@ from minirosprompt.classifier import decide
 from minirosprompt.data import Example, groups_of
 from minirosprompt.io import texts
 from minirosprompt.io.cli import Parser, refuse
+from minirosprompt.io.cli import run as run_main
 from minirosprompt.io.weights import save_encoder
 from minirosprompt.xlmr import XLMR
 
@@ -429,6 +430,30 @@ def test_pipes_are_utf8_whatever_the_locale(run, tmp_path):
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     process = begin("eval.py", *flags, cwd=tmp_path, **ascii_only)
     assert process.communicate()[0] == out
+
+
+@pytest.mark.parametrize("error", [MemoryError(), None, torch.OutOfMemoryError(
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ...")])
+def test_out_of_memory_in_a_line(error, capsys):
+    def main():
+        if error:
+            raise error
+        torch.empty(2**50)
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(main)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "out of memory: try --dtype bfloat16" in said
+    assert said.count("\n") == 1
+
+
+def test_other_runtime_errors_keep_their_traceback():
+    def main():
+        raise RuntimeError("a fault of ours")
+
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        run_main(main)
 
 
 @pytest.mark.parametrize("own, count", [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"),

@@ -33,7 +33,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main):
-    """Calls main(). What a user can mend (UserError, OSError) ends in one line and status 2."""
+    """Calls main(). What a user can mend (UserError, OSError, too little memory) ends in one line
+    and status 2."""
     heed_interrupts()
     if sys.stderr is None:  # closed; print would take standard output instead
         sys.stderr = open(os.devnull, "w")
@@ -57,6 +58,13 @@ def run(main):
         if isinstance(error, OSError) and error.filename:
             message = f"{error.filename}: {error.strerror}"
         end(2, f"{script()}: {message}")
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch says so of the processor's memory and of a GPU's.
+        words = ("can't allocate memory", "out of memory")
+        if isinstance(error, RuntimeError) and not any(of in str(error) for of in words):
+            raise
+        end(2, f"{script()}: out of memory: try --dtype bfloat16, shorter texts, or, in training, "
+               "a smaller --batch-size")
     except KeyboardInterrupt as stop:
         end(130, f"interrupted: {stop}" if stop.args else "interrupted")
 
