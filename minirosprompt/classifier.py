@@ -21,7 +21,6 @@ from .tokenizer import Tokenizer
 from .verbalizer import StateVerbalizer, Verbalizer
 from .xlmr import XLMR
 
-
 SPARE_ROWS = 256  # that a vocabulary may be padded with: multilingual-e5-small has 35
 
 
