@@ -6,14 +6,16 @@
 
 A second run leaves no diff. The hash of the code cells is stored with the outputs;
 tests/test_tutorials.py compares it, so code that was changed after its outputs were made is found
-out.
+out. Prints how long each has run, and how many minutes it should say that it takes to read.
 """
 import argparse
 import base64
 import hashlib
 import io
+import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -22,6 +24,29 @@ from PIL import Image  # matplotlib brings it
 from tqdm import tqdm
 
 FOLDER = Path(__file__).resolve().parent
+
+# Cells that a student need not read: they are collapsed.
+COLLAPSED = {"check": "whether what the text claims is so", "plot": "how a picture is drawn"}
+
+# What reading takes, exercises apart. Nobody has been timed: these are guesses, of slow readers.
+WORDS_A_MINUTE = 130
+SECONDS_A_LINE = 10
+MINUTES_A_PREDICTION = 1
+
+
+def reading_minutes(notebook):
+    """A notebook as a dict -> the minutes that its text, code and predictions take"""
+    words, lines, predictions = 0, 0, 0
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        tags = set(cell["metadata"].get("tags", []))
+        if cell["cell_type"] == "markdown":
+            words += len(source.split())
+            predictions += source.count("**Predict")
+        elif not tags & {"setup", "exercise", "checker", *COLLAPSED}:
+            lines += sum(bool(line.strip()) for line in source.split("\n"))
+    return (words / WORDS_A_MINUTE + lines * SECONDS_A_LINE / 60
+            + predictions * MINUTES_A_PREDICTION)
 
 
 def code_hash(notebook):
@@ -41,7 +66,10 @@ def smaller(png):
 def clean(cell):
     """Takes out of a cell's outputs what differs from run to run, and what is for a terminal."""
     cell.execution_count = None
-    cell.metadata = {"tags": cell.metadata.tags} if "tags" in cell.metadata else {}
+    tags = cell.metadata.get("tags", [])
+    cell.metadata = {"tags": tags} if tags else {}
+    if COLLAPSED.keys() & set(tags):
+        cell.metadata["jupyter"] = {"source_hidden": True}
     kept = []
     for out in cell.outputs:
         if out.output_type == "execute_result":
@@ -63,10 +91,12 @@ def clean(cell):
 
 
 def refresh(path):
-    """Runs one notebook and writes it anew, with its outputs. -> its size in bytes"""
+    """Runs one notebook and writes it anew, with its outputs. -> what is to be said of it"""
+    start = time.monotonic()
     notebook = nbformat.read(path, 4)
     client = NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(FOLDER)}})
     client.execute()
+    seconds = time.monotonic() - start
     for i, cell in enumerate(notebook.cells):
         cell.id = f"cell-{i}"
         if cell.cell_type == "code":
@@ -80,7 +110,8 @@ def refresh(path):
     if str(FOLDER.parent) in text or re.search(r"/(home|root|tmp|Users)/", text):
         sys.exit(f"{path}: a path of this machine is in it")
     path.write_text(text + "\n", encoding="utf-8")
-    return path.stat().st_size
+    return (f"{path.name}: {path.stat().st_size / 1000:.0f} KB, {seconds:.0f} s, "
+            f"{reading_minutes(notebook):.0f} minutes to read")
 
 
 def main():
@@ -88,9 +119,11 @@ def main():
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("notebooks", nargs="*", type=Path, default=sorted(FOLDER.glob("*.ipynb")),
                    help="(default: all)")
-    for path in tqdm(p.parse_args().notebooks, unit="notebook"):
-        size = refresh(path)
-        tqdm.write(f"{path.name}: {size / 1000:.0f} KB")
+    args = p.parse_args()
+    # With another number of threads the last digits are others.
+    os.environ["OMP_NUM_THREADS"] = "2"
+    for path in tqdm(args.notebooks, unit="notebook"):
+        tqdm.write(refresh(path))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""What the notebooks share.
-
-A short mode for the tests, how plots look, train.py as a module, whether there is a real encoder.
+"""What the notebooks share: how plots look, how exercises are checked, whether there is an encoder.
 """
 import importlib.util
+import math
 import os
 from pathlib import Path
 
@@ -10,16 +9,21 @@ import matplotlib.pyplot as plt
 import torch
 from cycler import cycler  # matplotlib brings it
 
+from minirosprompt import UserError
+from minirosprompt.classifier import load_encoder
 from minirosprompt.io import e5, hub
 
 # Set by the tests: fewer steps, and claims that need the full ones go unchecked.
 SHORT = bool(os.environ.get("TUTORIALS_SHORT"))
 
+device = "cuda" if torch.cuda.is_available() else "cpu"
+
 plt.rcParams |= {
-    "figure.figsize": (6, 3.2),
-    "figure.dpi": 80,
+    "figure.figsize": (6.4, 3.4),
+    "figure.dpi": 120,  # so that it can be projected
     "savefig.bbox": "tight",
-    "font.size": 9,
+    "font.size": 12,
+    "font.family": "DejaVu Sans",  # comes with matplotlib; has Cyrillic, Greek and Arabic letters
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
@@ -27,8 +31,39 @@ plt.rcParams |= {
     "axes.prop_cycle": (cycler(color=["0.0", "#c06000", "0.5", "#0070b0"])
                         + cycler(linestyle=["-", "--", "-.", ":"])),
 }
-# The committed outputs were computed with two; another number changes the last digits.
-torch.set_num_threads(2)
+
+
+# ---- encoders ------------------------------------------------------------------------------------
+
+def at_hand():
+    """Whether multilingual-e5-small is in a cache of this machine; if not, says how to get it.
+
+    A notebook downloads nothing (but the first, which asks you): without this encoder it leaves out
+    what needs one.
+    """
+    if is_cached():
+        return True
+    print(f"left out, because {e5.NAME} is not on this machine; to get it (91 MB): "
+          f"python data_scripts/download_encoder.py {e5.NAME}")
+    return False
+
+
+def is_cached():
+    repository, _ = hub.parse(e5.NAME)
+    commit, _ = hub.PINNED[repository]
+    from_hub = hub.find_in_cache(repository, [commit, "main"])
+    return bool(from_hub) or hub.missing(e5.cache_folder() / e5.NAME) is None
+
+
+def real_encoder(fetch):
+    """-> (encoder, tokenizer): multilingual-e5-small, fetched if need be; without it, pocket."""
+    if fetch or is_cached():
+        try:
+            return load_encoder(e5.NAME, device)
+        except UserError as error:
+            print(error)
+    print("pocket instead: a toy, which needs names of classes in the texts' own language")
+    return load_encoder("pocket", device)
 
 
 def load_script(name):
@@ -44,21 +79,57 @@ def load_script(name):
     return module
 
 
-def at_hand():
-    """Whether multilingual-e5-small is in a cache of this machine; if not, says how to get it.
+# ---- exercises -----------------------------------------------------------------------------------
 
-    A notebook downloads nothing: without this encoder it leaves out what needs one.
+def unsolved():
+    """What an exercise's stub does, until you replace this call."""
+    raise NotImplementedError
+
+
+def check(function, cases, tolerance=1e-4):
+    """Prints what your function gives for every case, and what is expected. -> is it solved?
+
+    cases: {"what is special about it": (arguments, expected)}
     """
-    repository, _ = hub.parse(e5.NAME)
-    commit, _ = hub.PINNED[repository]
-    from_hub = hub.find_in_cache(repository, [commit, "main"])
-    if from_hub or hub.missing(e5.cache_folder() / e5.NAME) is None:
-        return True
-    print(f"left out, because {e5.NAME} is not on this machine; to get it (91 MB): "
-          f"python data_scripts/download_encoder.py {e5.NAME}")
-    return False
+    right = 0
+    for case, (arguments, expected) in cases.items():
+        try:
+            yours = function(*arguments)
+        except NotImplementedError:
+            print(f"{function.__name__}: yours to write, in the cell above")
+            return False
+        same = alike(yours, expected, tolerance)
+        right += same
+        print(f"{'right' if same else 'WRONG'}  {case}\n"
+              f"       yours     {brief(yours)}\n       expected  {brief(expected)}")
+    print("solved" if right == len(cases) else f"{right} of {len(cases)} cases are right")
+    return right == len(cases)
 
 
-def unsolved(text="not solved yet"):
-    """What an exercise's stub does: the checker below it fails until you replace this call."""
-    raise NotImplementedError(text)
+def alike(yours, expected, tolerance):
+    """Numbers and tensors up to the tolerance, also within lists and tuples; all else as it is."""
+    if isinstance(expected, torch.Tensor):
+        if not isinstance(yours, torch.Tensor) or yours.shape != expected.shape:
+            return False
+        return torch.allclose(yours.double(), expected.double(), rtol=tolerance, atol=tolerance)
+    if isinstance(expected, float):
+        if not isinstance(yours, (int, float, torch.Tensor)):
+            return False
+        return math.isclose(float(yours), expected, rel_tol=tolerance, abs_tol=tolerance)
+    if isinstance(expected, (list, tuple)):
+        if not isinstance(yours, (list, tuple)) or len(yours) != len(expected):
+            return False
+        return all(alike(a, b, tolerance) for a, b in zip(yours, expected))
+    return yours == expected
+
+
+def brief(value):
+    """A value in a line: of a tensor its shape and the first numbers."""
+    if isinstance(value, torch.Tensor):
+        numbers = [f"{x:.4g}" for x in value.detach().flatten()[:6].tolist()]
+        more = ", …" if value.numel() > 6 else ""
+        return f"{tuple(value.shape)}: {', '.join(numbers)}{more}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
