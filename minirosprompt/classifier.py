@@ -5,7 +5,6 @@
     classifier.score([Example("Der Torwart hielt den Ball.")])      # (1, 2): one score a class
 """
 import copy
-import warnings
 
 import torch
 import torch.nn as nn
@@ -15,13 +14,11 @@ from . import UserError
 from .data import Example, length_buckets
 from .io.runtime import shard
 from .io.settings import complete, default_settings
-from .io.weights import TOKENIZER_FILE, encoder_folder
+from .io.weights import TOKENIZER_FILE, check_pair, encoder_folder
 from .prompt import TOKENS_AT_ONCE, PromptedEncoder, Template, pad
 from .tokenizer import Tokenizer
 from .verbalizer import StateVerbalizer, Verbalizer
 from .xlmr import XLMR
-
-SPARE_ROWS = 256  # that a vocabulary may be padded with: multilingual-e5-small has 35
 
 
 def load_encoder(name, device="cpu", dtype=torch.float32):
@@ -29,12 +26,7 @@ def load_encoder(name, device="cpu", dtype=torch.float32):
     folder = encoder_folder(name)
     tokenizer = Tokenizer(folder / TOKENIZER_FILE)
     encoder = XLMR.from_pretrained(folder, device, dtype)
-    if tokenizer.vocab_size > encoder.config.vocab_size:
-        raise UserError(f"{folder}: its tokenizer has more ids than config.json's vocab_size: "
-                        "not of one encoder")
-    if tokenizer.vocab_size < encoder.config.vocab_size - SPARE_ROWS:
-        warnings.warn(f"{folder}: its tokenizer has {tokenizer.vocab_size:,} ids, its config.json "
-                      f"a vocab_size of {encoder.config.vocab_size:,}: are they of one encoder?")
+    check_pair(folder, tokenizer.vocab_size, encoder.config.vocab_size)
     return encoder, tokenizer
 
 

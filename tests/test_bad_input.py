@@ -199,7 +199,7 @@ BAD = {
         ("--on nowhere", "argument --on: invalid choice: 'nowhere'"),
         (
             "--encoder nowhere --only init",
-            "python train.py --name minitopics-nowhere/default --encoder nowhere has failed",
+            "--name ablations/minitopics-nowhere/default --encoder nowhere has failed",
         ),
         ("--languages zz --only init", "--languages zz has failed"),
         ("--only", "argument --only: expected at least one argument"),

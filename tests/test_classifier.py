@@ -4,11 +4,11 @@ import shutil
 import pytest
 import torch
 
-from minirosprompt import UserError, classifier
+from minirosprompt import UserError
 from minirosprompt.classifier import Classifier, load_encoder
 from minirosprompt.data import Example
 from minirosprompt.io.settings import default_settings
-from minirosprompt.io.weights import TOKENIZER_FILE, save_encoder
+from minirosprompt.io.weights import SPARE_ROWS, TOKENIZER_FILE, save_encoder
 from minirosprompt.prompt import PromptedEncoder, Template, pad
 from minirosprompt.tokenizer import Tokenizer
 from minirosprompt.verbalizer import Verbalizer
@@ -104,7 +104,7 @@ def test_a_tokenizer_of_another_encoder(tiny, tmp_path):
 
 def test_a_smaller_tokenizer_beside_an_encoder(tiny, tmp_path, recwarn):
     """Its ids all have an embedding, of other pieces. A few spare rows are nobody's fault."""
-    spare = classifier.SPARE_ROWS
+    spare = SPARE_ROWS
     V = Tokenizer(tiny / TOKENIZER_FILE).vocab_size
     for rows in (V + spare, V + spare + 1):
         config = Config(vocab_size=rows, width=8, layers=1, heads=2, ffn=8, positions=32)

@@ -61,7 +61,15 @@ def join():
     if lacking:
         raise UserError(f"LOCAL_RANK is set, as torchrun does it, but {', '.join(sorted(lacking))} "
                         "is not: start with torchrun, or unset it")
-    torch.distributed.init_process_group("gloo")  # what is exchanged lies on the CPU
+    # Some versions of gloo greet on standard output, where our scores go: to standard error.
+    sys.stdout.flush()
+    ours = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        torch.distributed.init_process_group("gloo")  # what is exchanged lies on the CPU
+    finally:
+        os.dup2(ours, 1)
+        os.close(ours)
     # gloo's threads must end before Python does, or they may abort the process
     atexit.register(torch.distributed.destroy_process_group)
     if torch.cuda.is_available():

@@ -10,6 +10,7 @@ The tokenizer may be a tokenizer.json instead (pieces.py). Three kinds are read:
                             MiniLM: XLM-R's vocabulary             count from 0 instead of 2
 """
 import json
+import warnings
 from pathlib import Path
 
 import torch
@@ -255,6 +256,22 @@ def read_pickle(path):
         raise UserError(f"{path}: a checkpoint of a training, whose weights lie in one of its "
                         f"parts: {few(inner)}; save that alone")
     return tensors
+
+
+SPARE_ROWS = 256  # that a vocabulary may be padded with: multilingual-e5-small has 35
+
+
+def check_pair(folder, ids, rows):
+    """Are tokenizer and encoder of one another? ids: of the one; rows: embeddings of the other.
+
+    Raises UserError if an id would have no embedding; warns if many embeddings have no id.
+    """
+    if ids > rows:
+        raise UserError(f"{folder}: its tokenizer has more ids than config.json's vocab_size: "
+                        "not of one encoder")
+    if ids < rows - SPARE_ROWS:
+        warnings.warn(f"{folder}: its tokenizer has {ids:,} ids, its config.json a vocab_size of "
+                      f"{rows:,}: are they of one encoder?")
 
 
 def save_encoder(folder, encoder, dtype=torch.float16):
