@@ -102,6 +102,8 @@ def test_label_words_are_read_once_to_score_and_anew_to_train(encoder, tokenizer
 @pytest.mark.parametrize("verbalizer", ["words", "states"])
 def test_a_class_without_words_or_a_word_without_tokens_is_refused(encoder, tokenizer, verbalizer):
     settings = default_settings(verbalizer=verbalizer)
+    with pytest.raises(UserError, match=r"its label words are a list, such as \['sky'\]"):
+        Classifier(encoder, tokenizer, {"a": "sky", "b": ["sea"]})
     with pytest.raises(UserError, match="every class needs at least one label word"):
         Classifier(encoder, tokenizer, LABELS | {"none": []}, settings)
     # A zero-width space is no white space to Python, and nothing to the tokenizer.

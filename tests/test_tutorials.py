@@ -222,14 +222,18 @@ def test_exercises_pictures_and_links(name):
     assert text.count("](pictures/") >= 2
 
 
+def links(text):
+    """Those to files."""
+    return [link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("http")]
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_links_lead_somewhere(name):
     for path in (FOLDER / f"{name}.ipynb", FOLDER / "solutions" / f"{name}.ipynb"):
         if not path.exists():
             continue
-        for link in re.findall(r"\]\(([^)#]+)", "\n".join(prose(read(path)))):
-            if not link.startswith("http"):
-                assert (path.parent / link).exists(), link
+        for link in links("\n".join(prose(read(path)))):
+            assert (path.parent / link).exists(), link
 
 
 def test_every_first_cell_is_the_same():
@@ -263,8 +267,10 @@ def test_a_students_copy(copies, tmp_path, monkeypatch, capsys):
         assert not any("check" in tags for tags, _, _ in found)
         guesses = prose(notebook).count(copies.GUESS)
         assert guesses == sum("**Predict" in text for text in prose(notebook)) > 0
-        assert "](pictures/" not in "\n".join(prose(notebook))
         assert mine in found[0][1]
+        for link in links("\n".join(prose(notebook))):  # they lead to where they did
+            here = FOLDER / "student" / link
+            assert (tmp_path / "student" / link).exists() or os.path.exists(os.path.normpath(here))
     # What a student has written is not overwritten.
     worked_in = tmp_path / "student" / "00_start.ipynb"
     worked_in.write_text("mine")
@@ -316,7 +322,11 @@ def test_the_checker_shows_yours_and_expected(execute, capsys):
     check(half, cases | wrong)
     said = capsys.readouterr().out
     assert "WRONG  odd\n       yours     1.5\n       expected  1\n" in said
+    assert "a tensor of another shape" in said
     assert said.endswith("2 of 5 cases are right\n")
+    check(half, {"late": ((torch.ones(9),), torch.tensor([0.5] * 7 + [2.0, 3.0]))})
+    said = capsys.readouterr().out
+    assert "2 of 9 numbers differ; the first is at [7]: yours 0.5, expected 2\n" in said
     check(todo, cases)
     assert capsys.readouterr().out == "todo: yours to write, in the cell above\n"
 

@@ -8,6 +8,7 @@ already, with your work in it, is left alone.
 """
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -47,8 +48,7 @@ def teacher(notebook, solutions):
 def moved(notebook, repository):
     """For a folder within this one: links go up, and Colab fetches from your repository."""
     text = json.dumps(notebook, ensure_ascii=False, indent=1)
-    for folder in ("pictures/", "solutions/", "../"):
-        text = text.replace(f"]({folder}", f"](../{folder}")
+    text = re.sub(r"\]\((pictures|solutions|\.\.)/", r"](../\1/", text)
     return text.replace(PLACEHOLDER, repository)
 
 

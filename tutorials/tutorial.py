@@ -102,6 +102,8 @@ def check(function, cases, tolerance=1e-4):
         right += same
         print(f"{'right' if same else 'WRONG'}  {case}\n"
               f"       yours     {brief(yours)}\n       expected  {brief(expected)}")
+        if not same and isinstance(expected, torch.Tensor):
+            print(f"       {first_difference(yours, expected, tolerance)}")
     print("solved" if right == len(cases) else f"{right} of {len(cases)} cases are right")
 
 
@@ -120,6 +122,16 @@ def alike(yours, expected, tolerance):
             return False
         return all(alike(a, b, tolerance) for a, b in zip(yours, expected))
     return yours == expected
+
+
+def first_difference(yours, expected, tolerance):
+    """Two tensors that are not alike -> where they begin to differ, in a line"""
+    if not isinstance(yours, torch.Tensor) or yours.shape != expected.shape:
+        return "a tensor of another shape"
+    near = torch.isclose(yours.double(), expected.double(), rtol=tolerance, atol=tolerance)
+    at = tuple((~near).nonzero()[0].tolist())
+    return (f"{int((~near).sum())} of {near.numel()} numbers differ; the first is at {list(at)}: "
+            f"yours {yours[at].item():.4g}, expected {expected[at].item():.4g}")
 
 
 def brief(value):

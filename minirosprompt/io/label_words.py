@@ -41,6 +41,8 @@ def tokens_of(label_words, tokenizer):
     found = []
     unknown = []
     for label, words in label_words.items():
+        if isinstance(words, str):  # else each of its letters would be a word
+            raise UserError(f"class {label!r}: its label words are a list, such as [{words!r}]")
         if not words:
             raise UserError(f"class {label!r}: every class needs at least one label word")
         words = list(dict.fromkeys(words))
