@@ -58,7 +58,9 @@ MINITOPICS = {
     "lr": ("learning rate", "--lr 0.01", each("--lr", 0.003, 0.03, 0.1)),
     "verbalizer": (
         "verbalizer", "--verbalizer words",
-        each("--verbalizer states --label-languages all", "--combine max", "--combine mean",
+        # As many seeds and steps as the words have.
+        each("--verbalizer states --label-languages all --seeds 0 1 2 --steps 100",
+             "--combine max", "--combine mean",
              "--pooling mask --template '{prompt} {mask} {text}'")),
 }
 MINITOPICS_ABOUT = """
