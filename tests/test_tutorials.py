@@ -10,7 +10,9 @@ import statistics
 import subprocess
 import symtable
 import sys
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, load_script
@@ -256,8 +258,7 @@ def copies(tmp_path):
 
 
 def test_a_students_copy(copies, tmp_path, monkeypatch, capsys):
-    mine = "https://example.org/mine"
-    monkeypatch.setattr(sys, "argv", ["copies.py", "student", "--repository", mine])
+    monkeypatch.setattr(sys, "argv", ["copies.py", "student"])
     copies.main()
     for name in NOTEBOOKS:
         notebook = read(tmp_path / "student" / f"{name}.ipynb")
@@ -266,7 +267,6 @@ def test_a_students_copy(copies, tmp_path, monkeypatch, capsys):
         assert not any("check" in tags for tags, _, _ in found)
         guesses = prose(notebook).count(copies.GUESS)
         assert guesses == sum("**Predict" in text for text in prose(notebook)) > 0
-        assert mine in found[0][1]
         for link in links("\n".join(prose(notebook))):  # they lead to where they did
             here = FOLDER / "student" / link
             assert (tmp_path / "student" / link).exists() or os.path.exists(os.path.normpath(here))
@@ -276,6 +276,25 @@ def test_a_students_copy(copies, tmp_path, monkeypatch, capsys):
     copies.main()
     assert worked_in.read_text() == "mine"
     assert "stay as they are" in capsys.readouterr().out
+
+
+def test_a_copy_for_colab(copies, tmp_path, monkeypatch):
+    """The first cell fetches from the address; pictures and solutions are there, too."""
+    def address(name):
+        return re.search('REPOSITORY = "(.*)"', cells(read(copy / name))[0][1])[1]
+
+    copy = tmp_path / "student"
+    mine = "https://example.org/mine"
+    monkeypatch.setattr(sys, "argv", ["copies.py", "student", "--repository", mine])
+    copies.main()
+    text = "\n".join(prose(read(copy / "04_soft_prompts.ipynb")))
+    assert f"]({mine}/raw/HEAD/tutorials/pictures/04_slots.svg)" in text
+    assert f"]({mine}/blob/HEAD/tutorials/solutions/04_soft_prompts.ipynb)" in text
+    assert not [link for link in links(text) if "/" in link]
+    assert address("04_soft_prompts.ipynb") == mine
+    monkeypatch.setattr(sys, "argv", ["copies.py", "student", "--repository", mine + "-2"])
+    copies.main()  # those that are there get the new address
+    assert {address(f"{name}.ipynb") for name in NOTEBOOKS} == {mine + "-2"}
 
 
 def test_a_students_copy_runs_without_the_checks(copies, execute, monkeypatch):
@@ -302,6 +321,8 @@ def test_a_teachers_copy(copies, tmp_path, monkeypatch):
         found = cells(read(tmp_path / "teacher" / f"{name}.ipynb"))
         assert [source for tags, source, _ in found if "exercise" in tags] == solutions(name)
         assert any(outputs for _, _, outputs in found)
+    notes = "\n".join(prose(read(tmp_path / "teacher" / "04_soft_prompts.ipynb")))
+    assert "Frequent mistakes" in notes
 
 
 def test_the_checker_shows_yours_and_expected(execute, capsys):
@@ -326,6 +347,10 @@ def test_the_checker_shows_yours_and_expected(execute, capsys):
     check(half, {"late": ((torch.ones(9),), torch.tensor([0.5] * 7 + [2.0, 3.0]))})
     said = capsys.readouterr().out
     assert "2 of 9 numbers differ; the first is at [7]: yours 0.5, expected 2\n" in said
+    check(lambda x: np.asarray(x) / 2, {"an array": (([1, 3],), [0.5, 1.5])})
+    check(lambda x: Fraction(x, 2), {"a fraction": ((3,), 1.5)})
+    check(np.float32, {"a number of NumPy's": ((0.5,), 0.5)})
+    assert capsys.readouterr().out.count("solved") == 3
     check(todo, cases)
     assert capsys.readouterr().out == "todo: yours to write, in the cell above\n"
 

@@ -3,8 +3,11 @@
     python tutorials/copies.py student   # tutorials/student/: no outputs, a cell for each guess
     python tutorials/copies.py teacher   # tutorials/teacher/: outputs, checks and solutions
 
-On Colab the first cell fetches the repository: --repository says from where. What is there
-already, with your work in it, is left alone.
+    python tutorials/copies.py student --repository https://github.com/ME/MINE   # for Colab
+
+On Colab the first cell fetches the repository: --repository says from where. Pictures and links
+then lead there, too, so that one notebook alone can be handed out. What is there already, with your
+work in it, is left alone but for that address.
 """
 import argparse
 import json
@@ -14,7 +17,6 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 GUESS = "**Your guess** (double-click to edit):"
-PLACEHOLDER = "https://github.com/YOU/minirosprompt"
 
 
 def student(notebook):
@@ -33,12 +35,14 @@ def student(notebook):
 
 
 def teacher(notebook, solutions):
-    """A notebook and that of its solutions -> the same with the solutions in it"""
-    solved = [cell for cell in solutions["cells"] if cell["cell_type"] == "code"]
+    """A notebook and that of its solutions -> the same with the solutions, and what they say"""
+    solved = list(solutions["cells"])[1:]  # but for its title: a text and a function, in turn
     cells = []
     for cell in notebook["cells"]:
         if "exercise" in cell["metadata"].get("tags", []):
-            cell = cell | {"source": solved.pop(0)["source"]}
+            note, function = solved.pop(0), solved.pop(0)
+            cells.append(note | {"id": f"note-{len(cells)}"})
+            cell = cell | {"source": function["source"]}
         if "checker" in cell["metadata"].get("tags", []):
             cell = cell | {"outputs": []}  # what is stored says that it is not solved
         cells.append(cell)
@@ -46,10 +50,18 @@ def teacher(notebook, solutions):
 
 
 def moved(notebook, repository):
-    """For a folder within this one: links go up, and Colab fetches from your repository."""
-    text = json.dumps(notebook, ensure_ascii=False, indent=1)
-    text = re.sub(r"\]\((pictures|solutions|\.\.)/", r"](../\1/", text)
-    return text.replace(PLACEHOLDER, repository)
+    """For a folder within this one: links go up, or, if that is known, to the repository."""
+    text = json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
+    if not repository:
+        return re.sub(r"\]\((pictures|solutions|\.\.)/", r"](../\1/", text)
+    text = re.sub(r"\]\((pictures/[^)]*)\)", rf"]({repository}/raw/HEAD/tutorials/\1)", text)
+    text = re.sub(r"\]\((solutions/[^)]*)\)", rf"]({repository}/blob/HEAD/tutorials/\1)", text)
+    text = re.sub(r"\]\(\.\./([^)]*)\)", rf"]({repository}/blob/HEAD/\1)", text)
+    return with_address(text, repository)
+
+
+def with_address(text, repository):
+    return re.sub(r'REPOSITORY = \\"[^"\\]*\\"', f'REPOSITORY = \\\\"{repository}\\\\"', text)
 
 
 def read(path):
@@ -60,14 +72,18 @@ def main():
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("whose", choices=["student", "teacher"])
-    p.add_argument("--repository", default=PLACEHOLDER, help="that the first cell fetches on Colab")
+    p.add_argument("--repository", help="its address: what the first cell fetches on Colab")
     args = p.parse_args()
     out = FOLDER / args.whose
     out.mkdir(exist_ok=True)
     left = 0
     for path in sorted(FOLDER.glob("*.ipynb")):
-        if (out / path.name).exists():
+        copy = out / path.name
+        if copy.exists():
             left += 1
+            if args.repository:
+                text = copy.read_text(encoding="utf-8")
+                copy.write_text(with_address(text, args.repository), encoding="utf-8")
             continue
         notebook = read(path)
         if args.whose == "student":
@@ -75,8 +91,7 @@ def main():
         else:
             solutions = FOLDER / "solutions" / path.name
             notebook = teacher(notebook, read(solutions) if solutions.exists() else {"cells": []})
-        text = moved(notebook, args.repository)
-        (out / path.name).write_text(text + "\n", encoding="utf-8")
+        copy.write_text(moved(notebook, args.repository), encoding="utf-8")
     print(f"{out}: " + (f"{left} notebooks were there and stay as they are" if left else "written"))
 
 

@@ -3,15 +3,19 @@
 import importlib.util
 import math
 import os
+from numbers import Number
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from cycler import cycler  # matplotlib brings it
 
 from minirosprompt import UserError
 from minirosprompt.classifier import load_encoder
 from minirosprompt.io import e5, hub
+
+ROOT = Path(__file__).resolve().parent.parent
 
 # Set by the tests: fewer steps, and claims that need the full ones go unchecked.
 SHORT = bool(os.environ.get("TUTORIALS_SHORT"))
@@ -44,7 +48,7 @@ def at_hand():
     if is_cached():
         return True
     print(f"left out, because {e5.NAME} is not on this machine; to get it (91 MB): "
-          f"python data_scripts/download_encoder.py {e5.NAME}")
+          f"cd {ROOT} && python data_scripts/download_encoder.py {e5.NAME}")
     return False
 
 
@@ -72,7 +76,7 @@ def load_script(name):
     It is a script in the repository's root and no part of the package, so `import` does not find
     it from here.
     """
-    path = Path(__file__).resolve().parent.parent / f"{name}.py"
+    path = ROOT / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -108,13 +112,19 @@ def check(function, cases, tolerance=1e-4):
 
 
 def alike(yours, expected, tolerance):
-    """Numbers and tensors up to the tolerance, also within lists and tuples; all else as it is."""
+    """Numbers and tensors up to the tolerance, also within lists and tuples; all else as it is.
+
+    A NumPy array or number is as good as a list, a tensor or a number of Python's.
+    """
+    if isinstance(yours, (np.ndarray, np.generic)):
+        yours = torch.tensor(yours) if isinstance(expected, torch.Tensor) else yours.tolist()
     if isinstance(expected, torch.Tensor):
         if not isinstance(yours, torch.Tensor) or yours.shape != expected.shape:
             return False
-        return torch.allclose(yours.double(), expected.double(), rtol=tolerance, atol=tolerance)
+        return torch.allclose(yours.double().cpu(), expected.double().cpu(), rtol=tolerance,
+                              atol=tolerance)
     if isinstance(expected, float):
-        if not isinstance(yours, (int, float, torch.Tensor)):
+        if not isinstance(yours, (Number, torch.Tensor)):
             return False
         return math.isclose(float(yours), expected, rel_tol=tolerance, abs_tol=tolerance)
     if isinstance(expected, (list, tuple)):
@@ -128,7 +138,8 @@ def first_difference(yours, expected, tolerance):
     """Two tensors that are not alike -> where they begin to differ, in a line"""
     if not isinstance(yours, torch.Tensor) or yours.shape != expected.shape:
         return "a tensor of another shape"
-    near = torch.isclose(yours.double(), expected.double(), rtol=tolerance, atol=tolerance)
+    yours, expected = yours.double().cpu(), expected.double().cpu()
+    near = torch.isclose(yours, expected, rtol=tolerance, atol=tolerance)
     at = tuple((~near).nonzero()[0].tolist())
     return (f"{int((~near).sum())} of {near.numel()} numbers differ; the first is at {list(at)}: "
             f"yours {yours[at].item():.4g}, expected {expected[at].item():.4g}")
