@@ -102,7 +102,7 @@ def test_full(name, execute, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_each_cell_again_in_any_order(name, execute, monkeypatch, capsys):
-    """In the short mode. A student goes back, changes a cell and runs it again: nothing may depend on the order."""
+    """A student goes back and runs a cell again: nothing may depend on the order. (Short mode.)"""
     monkeypatch.setenv("TUTORIALS_SHORT", "1")
     namespace = {"__name__": "__main__"}
     sources = solved(name)
@@ -197,7 +197,7 @@ def test_what_it_says_of_itself(name):
     for word in ("**Goal.**", "**Prerequisites.**", "**Predict.**"):
         assert word in text, word
     said = int(re.search(r"\*\*Time\.\*\* (\d+) minutes", text)[1])
-    needed = load_script("tutorials/refresh.py").reading_minutes(notebook)
+    needed = load_script("tutorials/minutes.py").reading_minutes(notebook)
     assert abs(said - needed) <= 0.1 * needed + 1
     assert said <= (30 if name == "00_start" else 60)
     assert f"| [`{name}.ipynb`]({name}.ipynb) |" in (FOLDER / "README.md").read_text("utf-8")

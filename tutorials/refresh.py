@@ -19,34 +19,12 @@ import time
 from pathlib import Path
 
 import nbformat
+from minutes import COLLAPSED, reading_minutes
 from nbclient import NotebookClient
 from PIL import Image  # matplotlib brings it
 from tqdm import tqdm
 
 FOLDER = Path(__file__).resolve().parent
-
-# Cells that a student need not read: they are collapsed.
-COLLAPSED = {"check": "whether what the text claims is so", "plot": "how a picture is drawn"}
-
-# What reading takes, exercises apart. Nobody has been timed: these are guesses, of slow readers.
-WORDS_A_MINUTE = 130
-SECONDS_A_LINE = 10
-MINUTES_A_PREDICTION = 1
-
-
-def reading_minutes(notebook):
-    """A notebook as a dict -> the minutes that its text, code and predictions take"""
-    words, lines, predictions = 0, 0, 0
-    for cell in notebook["cells"]:
-        source = "".join(cell["source"])
-        tags = set(cell["metadata"].get("tags", []))
-        if cell["cell_type"] == "markdown":
-            words += len(source.split())
-            predictions += source.count("**Predict")
-        elif not tags & {"setup", "exercise", "checker", *COLLAPSED}:
-            lines += sum(bool(line.strip()) for line in source.split("\n"))
-    return (words / WORDS_A_MINUTE + lines * SECONDS_A_LINE / 60
-            + predictions * MINUTES_A_PREDICTION)
 
 
 def code_hash(notebook):
