@@ -130,7 +130,7 @@ UNBALANCED_FLAGS = [
 UNBALANCED = {
     "batches": ("plain mean over batches", None, [
         "--sampler natural --objective erm", "--sampler balanced --objective erm"]),
-    "dro": ("group DRO, balanced batches", None, each(
+    "dro": ("group DRO, batches balanced but for the last row", None, each(
         "--objective group-dro", "--eta 0.03", "--eta 0.3", "--eta 3", "--group-by label",
         "--group-by lang,label", "--sampler natural")),
 }

@@ -20,7 +20,7 @@ from conftest import ROOT, load_script
 FOLDER = ROOT / "tutorials"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 DEPTH = [name for name in NOTEBOOKS if name != "00_start"]  # with exercises
-COLLAPSED = {"check", "plot"}  # cells that a student need not read
+COLLAPSED = load_script("tutorials/minutes.py").COLLAPSED  # cells that a student need not read
 
 
 def read(path):
@@ -117,14 +117,20 @@ def test_what_a_cell_takes_from_others_comes_from_one(name):
     """A name that two cells assign has the value of whichever ran last."""
     made, taken = {}, {}  # {name: numbers of cells}
     for i, (_, source) in enumerate(solved(name)):
-        table = symtable.symtable(source, name, "exec")
-        own = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()}
+        own, used = names_of(source)
         for found in own:
             made.setdefault(found, set()).add(i)
-        for found in used_in(table) - own:
+        for found in used - own:
             taken.setdefault(found, set()).add(i)
     several = {found: made[found] for found in taken if len(made.get(found, ())) > 1}
     assert not several
+
+
+def names_of(source):
+    """A cell -> the global names that it makes, and those that it reads"""
+    table = symtable.symtable(source, "cell", "exec")
+    made = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()}
+    return made, used_in(table)
 
 
 def used_in(table):
@@ -181,10 +187,10 @@ def test_cells_are_short(name):
     for tags, source, _ in cells(read(FOLDER / f"{name}.ipynb")):
         lines = [line for line in source.split("\n") if line.strip()]
         assert all(len(line) <= 100 for line in lines), source
-        if tags & COLLAPSED:
+        if tags & {"check", "plot"}:
             continue
-        assert not re.search(r"^\s*assert\b", source, re.M), source  # in a collapsed cell
-        if not tags & {"setup", "checker"}:
+        assert not re.search(r"^\s*assert\b", source, re.M), source  # in a cell of checks
+        if not tags & {"setup", *COLLAPSED}:
             seen.append(len([line for line in lines if not line.startswith(("import ", "from "))]))
     assert max(seen) <= 16 and sum(n > 10 for n in seen) <= 3
     assert statistics.median(seen) <= 7
@@ -291,21 +297,15 @@ def test_a_copy_for_colab(copies, tmp_path, monkeypatch):
     assert {address(f"{name}.ipynb") for name in NOTEBOOKS} == {mine + "-2"}
 
 
-def test_a_students_copy_runs_without_the_checks(copies, execute, monkeypatch):
-    """Nothing that is left out of it is needed by what is left."""
-    for name in NOTEBOOKS:
-        notebook = copies.student(read(FOLDER / f"{name}.ipynb"))
-        made = set()
-        for _, source, _ in cells(notebook):
-            table = symtable.symtable(source, name, "exec")
-            made |= {s.get_name() for s in table.get_symbols()
-                     if s.is_assigned() or s.is_imported()}
-        whole = set()
-        for _, source, _ in cells(read(FOLDER / f"{name}.ipynb")):
-            whole |= {s.get_name() for s in symtable.symtable(source, name, "exec").get_symbols()
-                      if s.is_assigned() or s.is_imported()}
-        for _, source, _ in cells(notebook):
-            assert not used_in(symtable.symtable(source, name, "exec")) & (whole - made), source
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_students_copy_does_without_the_checks(copies, name):
+    """Nothing that is made in a cell that is left out is read in one that is left."""
+    notebook = read(FOLDER / f"{name}.ipynb")
+    left = [names_of(source) for _, source, _ in cells(copies.student(notebook))]
+    made = set().union(*(own for own, _ in left))
+    used = set().union(*(read for _, read in left))
+    everything = set().union(*(names_of(source)[0] for _, source, _ in cells(notebook)))
+    assert not used & (everything - made)
 
 
 def test_a_teachers_copy(copies, tmp_path, monkeypatch):

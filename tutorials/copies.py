@@ -2,7 +2,6 @@
 
     python tutorials/copies.py student   # tutorials/student/: no outputs, a cell for each guess
     python tutorials/copies.py teacher   # tutorials/teacher/: outputs, checks and solutions
-
     python tutorials/copies.py student --repository https://github.com/ME/MINE   # for Colab
 
 On Colab the first cell fetches the repository: --repository says from where. Pictures and links
@@ -12,7 +11,6 @@ work in it, is left alone but for that address.
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
@@ -96,4 +94,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

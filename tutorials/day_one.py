@@ -52,12 +52,11 @@ def elsewhere():
         if own.exists() and Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
             return (f", but the repository has a Python of its own, {python}. In Jupyter: Kernel, "
                     "Change Kernel; or start Jupyter anew with .venv activated")
-    requirements = FOLDER / "requirements.txt"
-    return ": " + install("-r", str(requirements))
+    return ": " + install(f'-r "{FOLDER / "requirements.txt"}"')
 
 
-def install(*what):
-    return " ".join([f'"{sys.executable}" -m pip install', *what])
+def install(what):
+    return f'"{sys.executable}" -m pip install {what}'
 
 
 def torch_version():

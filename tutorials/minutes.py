@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 # Cells that a student need not read: they are collapsed.
-COLLAPSED = {"check": "whether what the text claims is so", "plot": "how a picture is drawn"}
+COLLAPSED = {"check": "whether what the text claims is so", "plot": "how a picture is drawn",
+             "checker": "what an exercise is tried on"}
 
 # What reading takes, exercises apart. Nobody has been timed: these are guesses, of slow readers.
 WORDS_A_MINUTE = 130
@@ -23,7 +24,7 @@ def reading_minutes(notebook):
         if cell["cell_type"] == "markdown":
             words += len(source.split())
             predictions += source.count("**Predict")
-        elif not tags & {"setup", "exercise", "checker", *COLLAPSED}:
+        elif not tags & {"setup", "exercise", *COLLAPSED}:
             lines += sum(bool(line.strip()) for line in source.split("\n"))
     return (words / WORDS_A_MINUTE + lines * SECONDS_A_LINE / 60
             + predictions * MINUTES_A_PREDICTION)

@@ -33,8 +33,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main):
-    """Calls main(). What a user can mend (UserError, OSError, too little memory) ends in one line
-    and status 2."""
+    """Calls main(). What a user can mend ends in one line and status 2.
+
+    That is a UserError, an OSError, and too little memory.
+    """
     heed_interrupts()
     if sys.stderr is None:  # closed; print would take standard output instead
         sys.stderr = open(os.devnull, "w")
