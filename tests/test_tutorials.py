@@ -45,11 +45,14 @@ def solutions(name):
 
 
 @pytest.fixture()
-def execute(monkeypatch):
-    """A function that runs code cells in one namespace. A wrong claim is an AssertionError."""
+def execute(monkeypatch, tmp_path_factory):
+    """A function that runs code cells in one namespace. A wrong claim is an AssertionError.
+
+    In a folder of its own, because copies lie elsewhere than the notebooks.
+    """
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
-    monkeypatch.chdir(FOLDER)
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     monkeypatch.syspath_prepend(FOLDER)
     monkeypatch.setattr(sys, "path", list(sys.path))  # the first cell adds to it
     import matplotlib.pyplot as plt
@@ -58,11 +61,7 @@ def execute(monkeypatch):
     def run(sources, namespace):
         monkeypatch.setattr(tutorial, "SHORT", bool(os.environ.get("TUTORIALS_SHORT")))
         for where, source in sources:
-            try:
-                exec(compile(source, where, "exec"), namespace)
-            except Exception as error:
-                error.add_note(f"in {where}:\n{source}")
-                raise
+            exec(compile(source, where, "exec"), namespace)
             plt.close("all")
 
     return run

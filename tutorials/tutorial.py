@@ -42,8 +42,7 @@ plt.rcParams |= {
 def at_hand():
     """Whether multilingual-e5-small is in a cache of this machine; if not, says how to get it.
 
-    A notebook downloads nothing (but the first, which asks you): without this encoder it leaves out
-    what needs one.
+    No notebook but the first downloads it: without this encoder they leave out what needs one.
     """
     if is_cached():
         return True
