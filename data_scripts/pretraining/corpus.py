@@ -2,6 +2,7 @@
 
     python data_scripts/pretraining/corpus.py                   # from the sources' own addresses
     python data_scripts/pretraining/corpus.py --texts FOLDER    # from FOLDER/SOURCE/LANGUAGE.txt
+    python data_scripts/pretraining/corpus.py --tokenizer multilingual-e5-small   # XLM-R's pieces
     python data_scripts/pretraining/pretrain.py --corpus data/corpus --out runs/mini
 
 sources.py lists the sources; packed.py says what is written. FOLDER/SOURCE/LANGUAGE.txt holds a
@@ -26,7 +27,8 @@ from minirosprompt.io.cli import Parser, names, positive, whole
 from minirosprompt.io.cli import run as run_script
 from minirosprompt.io.files import writing
 from minirosprompt.io.languages import load_languages
-from minirosprompt.io.weights import TOKENIZER_FILE
+from minirosprompt.io.pieces import read_model
+from minirosprompt.io.weights import TOKENIZER_FILE, encoder_folder
 from minirosprompt.tokenizer import Tokenizer
 
 SAMPLE = 300_000   # lines the tokenizer is trained on
@@ -42,10 +44,16 @@ def arguments():
                    "sources that sources.py calls parallel are row-aligned (default: download)")
     p.add_argument("--languages", type=names, help="with commas "
                    "(default: all that every row-aligned source but NLLB-Seed has)")
+    p.add_argument("--without", type=names, default=[],
+                   help="sources that are left out, with commas (default: none)")
+    p.add_argument("--tokenizer", help="an encoder's name or folder: its tokenizer, for "
+                   "pretrain.py --encoder (default: train one)")
     p.add_argument("--vocab-size", type=positive, default=40_000,
-                   help="V, special tokens included (default: 40000)")
+                   help="V, special tokens included, of a tokenizer that is trained "
+                   "(default: 40000)")
     p.add_argument("--tokens", type=positive, default=28_000_000,
-                   help="at most so many in all (default: 28000000, 56 MB)")
+                   help="at most so many in all (default: 28000000; two bytes each, four with "
+                   "more than 65,536 pieces)")
     p.add_argument("--seed", type=whole, default=0, help="of the tokenizer's sample")
     return p.parse_args()
 
@@ -76,6 +84,14 @@ def choose_languages(texts):
     """Those that NTREX and FLORES-200 share; or, where these are not among the texts, all."""
     shared = set(texts.get("ntrex", ())) & set(texts.get("flores_nonsib", ()))
     return shared or set().union(*texts.values())
+
+
+def leave_out(texts, without):
+    """Raises UserError if one of the sources `without` is not among the texts."""
+    for source in without:
+        if source not in texts:
+            raise UserError(f"--without {source}: not among {', '.join(texts)}")
+    return {source: by_lang for source, by_lang in texts.items() if source not in without}
 
 
 def restrict(texts, wanted, parallel):
@@ -210,11 +226,15 @@ def main():
         download = args.out / "download"
         texts = {source: read(source, download, languages) for source in SOURCES}
     parallel = [source for source in texts if source in SOURCES and SOURCES[source].parallel]
+    parallel = [source for source in parallel if source not in args.without]
     if not args.languages:
         languages = choose_languages(texts)
-    texts = restrict(texts, languages, parallel)
+    texts = restrict(leave_out(texts, args.without), languages, parallel)
 
-    model = train_tokenizer(texts, args.vocab_size, random.Random(args.seed))
+    if args.tokenizer:
+        model = read_model(encoder_folder(args.tokenizer) / TOKENIZER_FILE)
+    else:
+        model = train_tokenizer(texts, args.vocab_size, random.Random(args.seed))
     tokenizer = load_tokenizer(model)
     segments = tokenise(texts, tokenizer, parallel)
     segments, cap = cut_to_budget(segments, languages, parallel, args.tokens)

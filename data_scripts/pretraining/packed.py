@@ -182,6 +182,10 @@ class Packed:
         """-> numbers for the log besides the loss: none."""
         return {}
 
+    def describe(self, more):
+        """The same in words."""
+        return ""
+
     def spans(self, rng, n, p, translation, held_out):
         """Draws n examples and keeps those that can be used.
 

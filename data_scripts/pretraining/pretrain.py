@@ -97,6 +97,8 @@ def check(args):
     if (args.out / "pretrain.pt").exists() and not args.resume:
         raise UserError(f"--out {args.out}: a pretraining lies there; go on with it by --resume, "
                         "or choose another folder")
+    if args.resume and not (args.out / "pretrain.pt").exists():
+        raise UserError(f"{args.out / 'pretrain.pt'}: No such file: there is nothing to resume")
     if args.width % args.heads:
         raise UserError(f"--width {args.width} is not a multiple of --heads {args.heads}")
 
@@ -218,20 +220,30 @@ def new_model(config):
     return model
 
 
+def trained(model):
+    """-> {name: parameter} of all that is not frozen."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
 def new_optimizer(model, lr):
     """AdamW. Only matrices decay: not biases, not norms."""
-    matrices = [weight for weight in model.parameters() if weight.ndim == 2]
-    others = [weight for weight in model.parameters() if weight.ndim != 2]
+    weights = trained(model).values()
+    matrices = [weight for weight in weights if weight.ndim == 2]
+    others = [weight for weight in weights if weight.ndim != 2]
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
 
 
-def restore(path, saved, model, optimizer):
+def restore(path, model, optimizer):
     """What `save` wrote -> its state; model and optimizer get theirs. Raises UserError."""
+    saved = load_state(path)
     try:
-        model.load_state_dict(saved.pop("model"))
+        weights = saved.pop("model")
+        if weights.keys() != trained(model).keys():
+            raise ValueError("other names")
+        model.load_state_dict(weights, strict=False)
         optimizer.load_state_dict(saved.pop("optimizer"))
-    except (KeyError, RuntimeError, ValueError):
+    except (AttributeError, KeyError, RuntimeError, ValueError):
         raise UserError(f"{path}: of a model with other sizes; "
                         "resume with the flags it was begun with") from None
     return saved
@@ -253,15 +265,17 @@ def batches(text, pool=0, skip=0):
 
 # ---- what is logged and saved --------------------------------------------------------------------
 
-def look(args, state, started, text, model, optimizer, loss_of):
+def look(args, state, started, text, model, optimizer, loss_of, write):
     """Validates, asks the text what else it can tell of the model, logs, prints and saves."""
     valid = validate(text.held_out, loss_of, model.word.weight.device)
+    weights = trained(model)
     more = text.look(model)
-    model.requires_grad_(True)  # the Classifier that looked has frozen it
+    for weight in weights.values():
+        weight.requires_grad_(True)  # the Classifier that looked has frozen it
     state["seconds"] = time.time() - started
     state["log"].append(log_entry(state, valid, more))
-    tqdm.write(describe(state, valid, more), file=sys.stdout)
-    save(args, state, text, model, optimizer)
+    tqdm.write(describe(state, valid, text.describe(more)), file=sys.stdout)
+    save(args, state, text, model, optimizer, write)
 
 
 @torch.no_grad()
@@ -287,30 +301,23 @@ def log_entry(state, valid, more):
     return entry | more
 
 
-def describe(state, valid, more):
-    """The same in a line, for people."""
+def describe(state, valid, said):
+    """The same in a line, for people. said: the text's own words."""
     losses = ", ".join(f"{name} {loss:.3f}" for name, loss in valid.items())
-    line = f"step {state['step']}: {state['tokens'] / 1e6:.1f} M tokens, valid loss {losses}"
-    if more:
-        naming = more["naming"]
-        mean = sum(naming.values()) / len(naming)
-        lowest = min(naming, key=naming.get)
-        line += (f", dev sentences {more['zero_shot']:.0%}, naming {mean:.0%}, "
-                 f"lowest {lowest} {naming[lowest]:.0%}")
-    return line
+    return f"step {state['step']}: {state['tokens'] / 1e6:.1f} M tokens, valid loss {losses}{said}"
 
 
-def save(args, state, text, model, optimizer):
+def save(args, state, text, model, optimizer, write):
     """pretrain.pt to resume from, pretrain.json with the log, and the encoder."""
-    save_state(args.out / "pretrain.pt", {**state, "model": model.state_dict(),
+    save_state(args.out / "pretrain.pt", {**state, "model": trained(model),
                                           "optimizer": optimizer.state_dict()})
     # Not what differs between a run and its continuation, or between machines.
-    left_out = ("out", "minitopics", "corpus", "resume", "minutes")
+    left_out = ("out", "minitopics", "corpus", "sib200", "resume", "minutes")
     settings = {name: value for name, value in vars(args).items() if name not in left_out}
     write_json(args.out / "pretrain.json", {"settings": settings, "log": state["log"]})
     shares = {lang: round(share, 5) for lang, share in text.share.items()}
     write_json(args.out / "languages.json", shares)
-    save_encoder(args.out, model)
+    write(args.out, model)
 
 
 def learning_rate(peak, done):
@@ -324,10 +331,6 @@ def main():
     args = arguments()
     device, dtype = pick_device(args.device, args.dtype)
     check(args)
-    checkpoint = args.out / "pretrain.pt"
-    saved = load_state(checkpoint) if args.resume else None
-
-    # The text, a model with random weights, and where a run that is resumed stood.
     torch.manual_seed(args.seed)
     text = open_text(args)
     masking = Masking(text, args.mask_rate, device)
@@ -336,12 +339,25 @@ def main():
     model = new_model(config).to(device)
     encode = torch.compile(model) if args.compile else model
     loss_of = partial(masked_loss, model=model, encode=encode, masking=masking, dtype=dtype)
+    train(args, text, model, loss_of, save_encoder)
+
+
+def train(args, text, model, loss_of, write, held_out_loss_of=None):
+    """Trains what of the model is not frozen until args.tokens are read, or from where it stood.
+
+    text: Packed or Documents; loss_of(ids (B, T), seed) -> loss, held_out_loss_of (None: the same)
+    that of held-out text; write(folder, model) writes the encoder, at each look. args: of this
+    script or of add_head.py.
+    """
+    held_out_loss_of = held_out_loss_of or loss_of
+    device = model.word.weight.device
+    checkpoint = args.out / "pretrain.pt"
     optimizer = new_optimizer(model, args.lr)
     state = {"step": 0, "tokens": 0, "seconds": 0.0, "pool": 0, "skip": 0, "running": None,
              "log": []}
-    if saved:
-        state = restore(checkpoint, saved, model, optimizer)
-    parameters = sum(weight.numel() for weight in model.parameters())
+    if args.resume:
+        state = restore(checkpoint, model, optimizer)
+    parameters = sum(weight.numel() for weight in trained(model).values())
     print(f"{parameters:,} parameters, {text}, {device}")
 
     started = time.time() - state["seconds"]
@@ -358,7 +374,7 @@ def main():
             loss = loss_of(ids.to(device), seed)
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained(model).values(), 1.0)
             optimizer.step()
 
             state["step"] += 1
@@ -377,9 +393,9 @@ def main():
                     state["running"] = 0.8 * state["running"] + 0.2 * now
                 bar.set_postfix(loss=f"{state['running']:.3f}")
             if state["step"] % args.look_every == 0:
-                look(args, state, started, text, model, optimizer, loss_of)
+                look(args, state, started, text, model, optimizer, held_out_loss_of, write)
         if not state["log"] or state["log"][-1]["step"] != state["step"]:
-            look(args, state, started, text, model, optimizer, loss_of)
+            look(args, state, started, text, model, optimizer, held_out_loss_of, write)
     if stop:
         raise KeyboardInterrupt(f"step {state['step']} is saved; go on with --resume")
 

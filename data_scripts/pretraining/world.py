@@ -337,6 +337,14 @@ class Documents:
         rounded = {lang: round(accuracy, 3) for lang, accuracy in naming.items()}
         return {"zero_shot": round(dev, 3), "naming": rounded}
 
+    def describe(self, more):
+        """The same in words."""
+        naming = more["naming"]
+        mean = sum(naming.values()) / len(naming)
+        lowest = min(naming, key=naming.get)
+        return (f", dev sentences {more['zero_shot']:.0%}, naming {mean:.0%}, "
+                f"lowest {lowest} {naming[lowest]:.0%}")
+
 
 # ---- what a model has learnt ---------------------------------------------------------------------
 
