@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 # Cells that a student need not read: they are collapsed.
-COLLAPSED = {"check": "whether what the text claims is so", "plot": "how a picture is drawn",
-             "checker": "what an exercise is tried on"}
+COLLAPSED = {"check": "whether what the text claims is so",
+             "checker": "what an exercise is tried on",
+             "plot": "how a picture is drawn, or a table written"}
 
 # What reading takes, exercises apart. Nobody has been timed: these are guesses, of slow readers.
 WORDS_A_MINUTE = 130
