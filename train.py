@@ -24,7 +24,7 @@ from minirosprompt.io.cli import Parser, names, nonnegative, positive, some, who
 from minirosprompt.io.files import kept, load_state, save_state, writing
 from minirosprompt.io.prompts import fingerprint, load_prompt, save_prompt
 from minirosprompt.io.runs import held, refuse_if_there
-from minirosprompt.io.runtime import interrupts, pick_device
+from minirosprompt.io.runtime import interrupts, pick_device, to_device
 from minirosprompt.io.settings import add_settings, complete, default_of, settings_of
 from minirosprompt.prompt import Template, init_prompt
 from minirosprompt.report import report
@@ -176,6 +176,7 @@ def train(args, objective, seed, classifier, examples, dev, folder):
             # (seed, step) decides which texts, so --resume needs to know no more.
             batch = draw_batch(args.sampler, groups, args.batch_size, seed, step)   # (B,) indices
             scores = classifier([sequences[i] for i in batch])                      # (B, C)
+            batch = to_device(torch.tensor(batch), device)                          # (B,)
             losses = F.cross_entropy(scores, labels[batch], reduction="none")       # (B,)
             loss_g, count = group_losses(losses, group_ids[batch], G)               # (G,), (G,)
 
@@ -190,18 +191,19 @@ def train(args, objective, seed, classifier, examples, dev, folder):
             else:
                 raise ValueError(f"train.py has no branch for --objective {objective}")
 
-            if not torch.isfinite(loss):
-                good = f"{last} is good, of step {log[-1][0]}" if log else "no checkpoint yet"
-                raise UserError(f"the loss is {loss.item()} at step {step + 1} ({good}); "
-                                f"start again with a smaller --lr (now {args.lr})")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             step += 1
             bar.update()
 
-            # Selection: the prompt that is best for its worst group. Unseen classes and target
-            # languages are not in dev.
+            if step % args.select_every and step < args.steps and not stop:
+                continue  # who looks at a number waits for the GPU: not at every step
+            if not torch.isfinite(loss):
+                good = f"{last} is good, of step {log[-1][0]}" if log else "no checkpoint yet"
+                raise UserError(f"the loss is {loss.item()} at step {step} ({good}); "
+                                f"start again with a smaller --lr (now {args.lr})")
+            # Selection: the prompt that is best for its worst group, on dev texts of seen classes.
             if step % args.select_every == 0 or step == args.steps:
                 worst, worst_loss = worst_group(classifier, dev, args.group_by)
                 # The dev split is small, so ties are common: then the lower loss is better.
@@ -212,9 +214,8 @@ def train(args, objective, seed, classifier, examples, dev, folder):
                             *log_q.exp().tolist()])
                 bar.set_postfix(loss=f"{loss.item():.3f}", worst_dev=f"{worst:.2f}",
                                 worst_group=group_names[loss_g.argmax()], refresh=False)
-                save()
+            save()
             if stop:
-                save()
                 raise KeyboardInterrupt(f"step {step} is saved; go on with "
                                         f"python train.py --resume {folder.parent}")
     with writing(folder / "log.csv") as file:

@@ -4,6 +4,7 @@
     python benchmarks/speed.py                                  # XLM-R base's sizes, random weights
     python benchmarks/speed.py --encoder pocket
     python benchmarks/speed.py --dtype bfloat16 --only train score
+    python benchmarks/speed.py --only sweep                     # how many tokens in one pass?
 
     ours            minirosprompt's PromptedEncoder and a C x D label matrix
     peft            transformers' XLMRobertaForMaskedLM with a PEFT prompt; the same labels on its
@@ -17,6 +18,8 @@ Medians, quartiles in brackets; ratios are medians over the repetitions too.
 PEFT puts its vectors before <s>, so ours stand there as well. transformers pads 32 texts at a time
 as they come, ours go by length. Speed depends on lengths and not on words, so texts are random
 ids, as long as SIB-200's under XLM-R's tokenizer, or all alike.
+
+Times are the clock's on a processor, CUDA events' on a GPU; nobody has run the latter yet.
 """
 import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import argparse
@@ -39,7 +42,7 @@ from minirosprompt.io.files import write_json
 from minirosprompt.io.linear import linear
 from minirosprompt.io.runtime import environment, peak_memory, pick_device
 from minirosprompt.io.weights import POCKET, TOKENIZER_FILE, save_encoder
-from minirosprompt.prompt import PromptedEncoder, pad
+from minirosprompt.prompt import TOKENS_AT_ONCE, PromptedEncoder, pad
 from minirosprompt.tokenizer import BOS, EOS, PAD, Tokenizer
 from minirosprompt.xlmr import XLMR, Config
 
@@ -47,8 +50,7 @@ try:
     import peft
     import transformers
 except ImportError:
-    cli.end(2, "speed.py: transformers or peft is missing: "
-               "pip install -r benchmarks/requirements.txt")
+    peft = transformers = None
 
 P = 8   # prompt vectors
 K = 12  # neighbours of a label word
@@ -61,6 +63,11 @@ CONFIGS = {"base": Config(), "pocket": Config(8000, 128, 3, 4, 512, 130)}
 LENGTHS = {0: 7, 5: 23, 10: 26, 20: 31, 30: 35, 40: 40, 50: 44, 60: 49, 70: 54, 80: 62, 90: 74,
            95: 87, 98: 105, 99: 122, 99.9: 195, 100: 428}
 SIB_TEXTS = 205 * 204  # of the whole test split
+
+# What `sweep` tries in one pass, and how many tokens the machine's rate is measured with: a GPU is
+# not busy with as few as a processor.
+SWEEP = {"cpu": (256, 512, 1024, 2048, 4096), "cuda": tuple(2 ** n for n in range(11, 18))}
+TOKENS_OF_PRODUCTS = {"cpu": 2048, "cuda": 16384}
 
 
 def sib_lengths(n, config):
@@ -252,18 +259,19 @@ def flops(c, lengths, C, train=False):
 
 
 class MatrixProducts:
-    """The products of one layer's attention and FFN for 2,048 tokens, and nothing else.
+    """The products of one layer's attention and FFN for many tokens, and nothing else.
 
-    That is the machine's rate for these shapes.
+    That is the machine's rate for these shapes, in this dtype.
     """
 
     def __init__(self, c, device, dtype):
+        tokens = TOKENS_OF_PRODUCTS[device.type]
         self.x = {}  # {number of columns: an input that has so many}
         for width in (c.width, c.ffn):
-            self.x[width] = torch.randn(2048, width, device=device).to(dtype)
+            self.x[width] = torch.randn(tokens, width, device=device).to(dtype)
         shapes = [(c.width, c.width)] * 4 + [(c.ffn, c.width), (c.width, c.ffn)]
         self.weights = [torch.randn(shape, device=device).to(dtype) for shape in shapes]
-        self.flops = sum(2 * 2048 * w.numel() for w in self.weights)
+        self.flops = sum(2 * tokens * w.numel() for w in self.weights)
 
     def __call__(self):
         with torch.inference_mode():
@@ -272,19 +280,34 @@ class MatrixProducts:
 
 
 class Bench:
-    """Runs works side by side, prints a line for each case, and keeps what it found: the rows."""
+    """Runs works side by side, prints a line for each case, and keeps what it found: the rows.
 
-    def __init__(self, repeats, device, products):
+    They are in the file `out` as soon as they are known: whoever is cut off leaves what there was.
+    """
+
+    def __init__(self, repeats, device, products, out, about):
         self.repeats = repeats
         self.device = device
         self.products = products
+        self.out = out
+        self.about = about
         self.rows = []
 
+    def add(self, row):
+        self.rows.append(row)
+        write_json(self.out, {"about": self.about, "rows": self.rows})
+
     def seconds(self, work):
+        if self.device.type == "cuda":
+            start, end = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            torch.cuda.synchronize()
+            start.record()
+            work()
+            end.record()
+            torch.cuda.synchronize()
+            return start.elapsed_time(end) / 1000
         start = time.perf_counter()
         work()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
         return time.perf_counter() - start
 
     def measure(self, case, works):
@@ -299,7 +322,7 @@ class Bench:
         return {name: np.array(of) for name, of in times.items()}
 
     def __call__(self, case, works, needed=None, differences=None):
-        """-> median seconds of ours.
+        """-> the row: of every work its seconds, their median and quartiles.
 
         works: {name: function}, "ours" among them; needed: FLOPs of ours; differences: {name: max
         abs difference from ours}.
@@ -326,16 +349,17 @@ class Bench:
         if differences:
             row["max abs difference"] = differences
             texts.append("differ by " + ", ".join(f"{d:.0e}" for d in differences.values()))
-        self.rows.append(row)
         print(f"{case:34}" + "   ".join(texts), flush=True)
-        return row["ours"]["median"]
+        self.add(row)
+        return row
 
 
 # ---- the rows ------------------------------------------------------------------------------------
 
 def train_rows(bench, config, encoder, made):
     labels = Labels(14, encoder)
-    made = {name: made[name] for name in ("ours", "peft")}  # a hard prompt has nothing to train
+    made = made.copy()
+    made.pop("transformers", None)  # a hard prompt has nothing to train
     optimizers = {}
     for name, one in made.items():
         optimizers[name] = torch.optim.AdamW([one.weight], lr=0.0)  # so every step is the same
@@ -347,10 +371,13 @@ def train_rows(bench, config, encoder, made):
             for name, one in made.items():
                 works[name] = partial(train_step, one, sequences, right, labels, optimizers[name])
             gradient = {name: work() for name, work in works.items()}               # (P, D) each
-            difference = (gradient["ours"] - gradient["peft"]).abs().max()
-            relative = (difference / gradient["peft"].abs().max()).item()
+            differences = {}
+            if "peft" in made:
+                difference = (gradient["ours"] - gradient["peft"]).abs().max()
+                differences["gradient, relative"] = \
+                    (difference / gradient["peft"].abs().max()).item()
             needed = flops(config, map(len, sequences), 14, train=True)
-            bench(f"train, {B} texts, {kind}", works, needed, {"gradient, relative": relative})
+            bench(f"train, {B} texts, {kind}", works, needed, differences)
 
 
 def score_rows(bench, config, encoder, made, texts):
@@ -362,30 +389,28 @@ def score_rows(bench, config, encoder, made, texts):
         with_words = [ids[:1] + hard_prompt + ids[1:] for ids in sequences]  # after <s>
         for C in (7, 14, 60) if length is None else (14,):
             labels = Labels(C, encoder)
-            works = {
-                "ours": partial(made["ours"].score, sequences, labels),
-                "peft": partial(made["peft"].score, sequences, labels),
-                "transformers": partial(made["transformers"].score, with_words, labels),
-            }
-            scores = {name: work() for name, work in works.items()}                 # (N, C) each
-            scores_of_words = hard.score(with_words, labels)                        # (N, C)
-            differences = {
-                "peft": (scores["ours"] - scores["peft"]).abs().max().item(),
-                "transformers": (scores_of_words - scores["transformers"]).abs().max().item(),
-            }
+            works = {}
+            differences = {}
+            for name, one in made.items():
+                rows = with_words if name == "transformers" else sequences
+                works[name] = partial(one.score, rows, labels)
+                if name != "ours":
+                    same = hard if name == "transformers" else made["ours"]
+                    difference = works[name]() - same.score(rows, labels)           # (N, C)
+                    differences[name] = difference.abs().max().item()
             needed = flops(config, map(len, sequences), C)
             bench(f"score, {C} labels, {kind}", works, needed, differences)
 
 
-def memory_rows(args):
-    """Peak memory of two training steps, or of scoring, 32 texts, weights included. -> the rows
+def memory_rows(bench, args, names):
+    """Peak memory of two training steps, or of scoring, 32 texts, weights included.
 
     Each is measured in a process of its own.
     """
-    rows = []
     for work in ("train", "score"):
         row = {"case": f"peak memory, {work}, 32 texts"}
-        for name in ("ours", "peft"):
+        texts = []
+        for name in names:
             command = [sys.executable, __file__, "--memory-of", name, work,
                        "--encoder", args.encoder, "--dtype", args.dtype,
                        "--device", args.device, "--work", args.work]
@@ -393,11 +418,11 @@ def memory_rows(args):
             if done.returncode != 0:
                 sys.exit(done.stderr)
             row[name] = int(done.stdout.split()[-1])
-        ours, theirs = row["ours"], row["peft"]
-        print(f"{row['case']:34}ours {ours / 1e9:.2f} GB   peft {theirs / 1e9:.2f} GB "
-              f"= {theirs / ours:.2f} x", flush=True)
-        rows.append(row)
-    return rows
+            texts.append(f"{name} {row[name] / 1e9:.2f} GB")
+            if name != "ours":
+                texts[-1] += f" = {row[name] / row['ours']:.2f} x"
+        print(f"{row['case']:34}" + "   ".join(texts), flush=True)
+        bench.add(row)
 
 
 def memory_of(args, name, work):
@@ -408,6 +433,8 @@ def memory_of(args, name, work):
     labels = Labels(14, encoder)
     right = torch.arange(32, device=one.device) % 14                                # (B,)
     optimizer = torch.optim.AdamW([one.weight])
+    if one.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # what loading took does not count
     for _ in range(2):
         if work == "score":
             one.score(sequences, labels)
@@ -445,7 +472,8 @@ def scale_rows(bench, config, encoder, ours, texts):
     def measure(case, sequences, C):
         """-> seconds a text"""
         work = partial(ours.score, sequences, Labels(C, encoder))
-        took = bench(case, {"ours": work}, flops(config, map(len, sequences), C)) / len(sequences)
+        row = bench(case, {"ours": work}, flops(config, map(len, sequences), C))
+        took = row["ours"]["median"] / len(sequences)
         print(f"{'':34}{1000 * took:.2f} ms a text")
         return took
 
@@ -461,7 +489,118 @@ def scale_rows(bench, config, encoder, ours, texts):
     forecast = a_text * SIB_TEXTS
     print(f"so SIB-200's test split, {SIB_TEXTS:,} texts in 205 languages: "
           f"{forecast / 60:.1f} minutes a pass")
-    bench.rows.append({"case": "forecast: SIB-200's test split", "seconds": forecast})
+    bench.add({"case": "forecast: SIB-200's test split", "seconds": forecast})
+
+
+def sweep_rows(bench, config, encoder, ours, texts):
+    """How many tokens in one pass are the fastest: what TOKENS_AT_ONCE (prompt.py) ought to say.
+
+    "ours" is what it says now. texts: how many are scored, and those of the larger training step.
+    """
+    kind = bench.device.type
+    usual = TOKENS_AT_ONCE[kind]
+    labels = Labels(14, encoder)
+    optimizer = torch.optim.AdamW([ours.weight], lr=0.0)
+
+    def at_once(tokens, work):
+        TOKENS_AT_ONCE[kind] = tokens
+        try:
+            work()
+        finally:
+            TOKENS_AT_ONCE[kind] = usual
+
+    works = {f"score {8 * texts} texts": partial(ours.score, make_texts(8 * texts, None, config),
+                                                 labels)}
+    for B in sorted({32, texts}):
+        right = torch.arange(B, device=bench.device) % 14                           # (B,)
+        works[f"train, {B} texts"] = partial(train_step, ours, make_texts(B, None, config), right,
+                                             labels, optimizer)
+    for case, work in works.items():
+        of_tokens = {"ours": partial(at_once, usual, work)}
+        memory = {}
+        for tokens in sorted({usual, *SWEEP[kind]}):
+            if kind == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            try:
+                at_once(tokens, work)
+            except torch.OutOfMemoryError:
+                print(f"{case}: {tokens:,} tokens do not fit into the memory", flush=True)
+                break
+            if kind == "cuda":
+                memory[f"{tokens:,}"] = peak_memory(bench.device)
+            of_tokens[f"{tokens:,}"] = partial(at_once, tokens, work)
+        row = bench(f"sweep, {case}", of_tokens)
+        row["peak memory"] = memory
+        seconds = {name: row[name]["median"] for name in of_tokens if name != "ours"}
+        fastest = min(seconds, key=seconds.get)
+        near = next(name for name in seconds if seconds[name] <= 1.03 * seconds[fastest])
+        row["fastest"] = fastest
+        print(f"{'':34}fastest: {fastest} tokens in one pass; the fewest within 3 % of it: {near} "
+              f"(now {usual:,})", flush=True)
+
+
+class Graph:
+    """A function's kernels recorded once, then started all at once: no Python in between."""
+
+    def __init__(self, function, *inputs):
+        """inputs: the tensors that every replay reads, wherever they then stand."""
+        self.graph = torch.cuda.CUDAGraph()
+        # The first calls, which also choose kernels and reserve memory, must not be recorded.
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                function(*inputs)
+        torch.cuda.current_stream().wait_stream(aside)
+        with torch.cuda.graph(self.graph):
+            self.output = function(*inputs)
+
+    def __call__(self):
+        self.graph.replay()
+        return self.output
+
+
+def compile_rows(bench, config, encoder):
+    """The encoder as it is, as a CUDA graph, and by torch.compile. A report: nothing is kept.
+
+    What a GPU waits for with few tokens is Python, which starts its kernels one by one. On a
+    processor the compiler is only rehearsed (aot_eager compiles nothing).
+    """
+    cuda = bench.device.type == "cuda"
+    ways = {"graph": None} if cuda else {}
+    ways["compiled"] = {} if cuda else {"backend": "aot_eager"}
+    if cuda:
+        ways["compiled, graphs"] = {"mode": "reduce-overhead"}
+    for name, options in ways.items():
+        for B, T in ((32, 64), (256, 64)) if cuda else ((4, 16),):
+            x = torch.randn(B, T, config.width, device=bench.device)                # (B, T, D)
+            x = x.to(encoder.word.weight.dtype)
+            mask = torch.ones(B, T, dtype=torch.bool, device=bench.device)          # (B, T)
+            at = torch.zeros(B, dtype=torch.long, device=bench.device)              # (B,)
+            case = f"{name}, {B} texts of {T} tokens"
+            start = time.perf_counter()
+            try:
+                with torch.no_grad():
+                    if options is None:
+                        other = Graph(encoder, x, mask, at)
+                    else:
+                        torch.compiler.reset()
+                        compiled = torch.compile(encoder, dynamic=False, **options)
+                        other = partial(compiled, x, mask, at)
+                    found = other()                                                 # (B, D)
+                    took = time.perf_counter() - start
+                    for _ in range(2):  # the second or third one records the graphs
+                        found = other()
+                    difference = (found - encoder(x, mask, at)).abs().max().item()
+                    row = bench(case, {"ours": partial(encoder, x, mask, at), name: other})
+            except Exception as error:  # a compiler may raise anything; that is a result, too
+                row = {"case": case, "failed": f"{type(error).__name__}: {error}"}
+                print(f"{case:34}failed: {row['failed']:.200}", flush=True)
+                bench.add(row)
+                continue
+            row["seconds until it runs"] = took
+            row["difference"] = difference
+            print(f"{'':34}after {took:.1f} s; differs by {difference:.0e}", flush=True)
 
 
 def processor():
@@ -484,7 +623,9 @@ def main():
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
                    help="(default: cuda where there is one)")
     parts = ["train", "score", "memory", "tokenise", "scale"]
-    p.add_argument("--only", nargs="+", choices=parts, default=parts, help="(default: all)")
+    p.add_argument("--only", nargs="+", choices=[*parts, "sweep", "compile"], default=parts,
+                   help="(default: all but sweep and compile)")
+    p.add_argument("--alone", action="store_true", help="ours alone, without the other libraries")
     p.add_argument("--repeats", type=positive, default=5,
                    help="counted repetitions (default: 5)")
     p.add_argument("--texts", type=positive, default=32,
@@ -502,28 +643,39 @@ def main():
 
     config = CONFIGS[args.encoder]
     device, dtype = pick_device(args.device, args.dtype)
+    names = ["ours"]
+    if not args.alone and {"train", "score", "memory", "tokenise"} & set(args.only):
+        if peft is None:
+            cli.end(2, "speed.py: transformers or peft is missing: pip install -r "
+                       "benchmarks/requirements.txt, or --alone")
+        names += ["peft", "transformers"]
     # Now, so that a wrong folder is not found out after minutes.
     tokenizer = Tokenizer(args.tokenizer / TOKENIZER_FILE)
     about = environment(device) | {
         "processor": processor(), "encoder": args.encoder, "dtype": args.dtype, "P": P,
-        "repeats": args.repeats, "transformers": transformers.__version__,
-        "peft": peft.__version__,
+        "repeats": args.repeats,
     }
+    if peft is not None:
+        about |= {"transformers": transformers.__version__, "peft": peft.__version__}
     print(", ".join(f"{key} {value}" for key, value in about.items()), "\n", flush=True)
-    bench = Bench(args.repeats, device, MatrixProducts(config, device, dtype))
+    bench = Bench(args.repeats, device, MatrixProducts(config, device, dtype), args.out, about)
 
     # Memory first: on Linux the peak of a process counts for those that it starts.
     if "memory" in args.only:
-        bench.rows += memory_rows(args)
-    if "tokenise" in args.only:
+        memory_rows(bench, args, names[:2])
+    if "tokenise" in args.only and not args.alone:
         tokenise_rows(bench, tokenizer, args.tokenizer)
-    encoder, made = build(args)
+    encoder, made = build(args, names)
     if "train" in args.only:
         train_rows(bench, config, encoder, made)
     if "score" in args.only:
         score_rows(bench, config, encoder, made, args.texts)
     if "scale" in args.only:
         scale_rows(bench, config, encoder, made["ours"], args.texts)
+    if "sweep" in args.only:
+        sweep_rows(bench, config, encoder, made["ours"], args.texts)
+    if "compile" in args.only:
+        compile_rows(bench, config, encoder)
     write_json(args.out, {"about": about, "rows": bench.rows})
     print(f"\n{args.out}")
 

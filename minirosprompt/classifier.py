@@ -15,7 +15,7 @@ from .data import Example, length_buckets
 from .io.runtime import shard
 from .io.settings import complete, default_settings
 from .io.weights import TOKENIZER_FILE, check_pair, encoder_folder
-from .prompt import TOKENS_AT_ONCE, PromptedEncoder, Template, pad
+from .prompt import TOKENS_AT_ONCE, PromptedEncoder, Template, pad, to_device
 from .tokenizer import Tokenizer
 from .verbalizer import StateVerbalizer, Verbalizer
 from .xlmr import XLMR
@@ -117,7 +117,7 @@ def score_sequences(model, verbalizer, sequences, progress=None):
     """
     rank, ranks = shard()
     device = model.encoder.word.weight.device
-    scores = torch.zeros(len(sequences), len(verbalizer.classes))                        # (N, C)
+    scores = torch.zeros(len(sequences), len(verbalizer.classes), device=device)    # (N, C)
     # By length, or half of what is computed would be padding.
     verbalizer.read()
     buckets = length_buckets(sequences, TOKENS_AT_ONCE[device.type])
@@ -125,8 +125,9 @@ def score_sequences(model, verbalizer, sequences, progress=None):
     with bar:
         for bucket in buckets[rank::ranks]:
             h = model(pad([sequences[i] for i in bucket], device))                  # (B, D)
-            scores[bucket] = verbalizer.scores(h).cpu()                             # (B, C)
+            scores[to_device(torch.tensor(bucket), device)] = verbalizer.scores(h)  # (B, C)
             bar.update(len(bucket))
+    scores = scores.cpu()  # not batch by batch: each would wait for the one before
     if ranks > 1:
         # A sum over the processes, of which all but one have left a text's row at 0.
         torch.distributed.all_reduce(scores)

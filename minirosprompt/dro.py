@@ -18,7 +18,7 @@ def group_losses(losses, groups, G):
     losses: (B,), one a text; groups: (B,) its group, 0 .. G-1.
     """
     # A batch holds few texts, so a group may be absent: 0 / 1 then, not 0 / 0.
-    count = torch.bincount(groups, minlength=G)                         # (G,)
+    count = losses.new_zeros(G).index_add(0, groups, torch.ones_like(losses))       # (G,)
     total = losses.new_zeros(G).index_add(0, groups, losses)            # (G,)
     return total / count.clamp(min=1), count
 
@@ -27,14 +27,14 @@ def update_log_q(log_q, group_loss, present, eta, adjustment):
     """One update of the group weights -> new log q (G,), a distribution if log_q was one.
 
     group_loss: (G,); it is read, never changed.
-    present: (G,) bool. A group that is absent from the batch has no loss to show: it keeps its
-    weight, and the present ones share the mass that they had. (Taking its loss for 0 instead
-    would let rare groups fade away.)
+    present: (G,) bool. A group that is absent from the batch keeps its weight, and the others share
+    the mass that they had. (Taking its loss for 0 instead would let rare groups fade away.)
     adjustment: (G,) C / sqrt(n_g), the generalisation adjustment.
     """
     # In logarithms nothing underflows, however long a group does well. detach: q is a constant
     # for the gradient, which is that of the weighted loss alone.
     moved = log_q + eta * (group_loss.detach() + adjustment)            # (G,)
     # The present groups' new weights must sum to what their old ones did.
-    shift = log_q[present].logsumexp(0) - moved[present].logsumexp(0)
-    return torch.where(present, moved + shift, log_q)
+    old = log_q.where(present, -torch.inf).logsumexp(0)
+    new = moved.where(present, -torch.inf).logsumexp(0)
+    return torch.where(present, moved + (old - new), log_q)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from . import UserError
 from .data import length_buckets
+from .io.runtime import to_device
 from .io.texts import warn_of_losses
 from .tokenizer import BOS, EOS, PAD, UNK
 
@@ -86,7 +87,7 @@ def pad(sequences, device="cpu"):
     """Lists of ids -> input_ids (B, T), padded on the right."""
     longest = max(map(len, sequences))
     padded = [ids + [PAD] * (longest - len(ids)) for ids in sequences]
-    return torch.tensor(padded, device=device)
+    return to_device(torch.tensor(padded), device)
 
 
 class PromptedEncoder(nn.Module):
@@ -153,8 +154,8 @@ class PromptedEncoder(nn.Module):
         buckets = length_buckets(sequences, TOKENS_AT_ONCE[device.type])
         h = [self(pad([sequences[i] for i in bucket], device)) for bucket in buckets]
         # Row n of what was read belongs to sequence order[n]; argsort is the way back.
-        order = torch.tensor(sum(buckets, []), device=device)                       # (N,)
-        return torch.cat(h)[order.argsort()]                                        # (N, D)
+        order = torch.tensor(sum(buckets, []))                                      # (N,)
+        return torch.cat(h)[to_device(order.argsort(), device)]                     # (N, D)
 
 
 def init_prompt(mode, length, encoder, tokenizer, words, seed):

@@ -127,13 +127,13 @@ class StateVerbalizer:
         self.sequences = template.encode([word for _, word, _ in found])            # W lists of ids
         owner = [self.classes.index(label) for label, _, _ in found]
         self.owner = torch.tensor(owner, device=model.encoder.word.weight.device)   # (W,)
+        self.member = F.one_hot(self.owner).T.float()                               # (C, W)
 
     def read(self):
         """Reads the label words under the prompt as it is now. Once a step; once for scoring."""
         weight = F.normalize(self.model.read(self.sequences), dim=1)                # (W, D)
         if self.combine == "mean":
-            member = F.one_hot(self.owner).T.float()                                # (C, W)
-            weight = F.normalize(member @ weight, dim=1)                            # (C, D)
+            weight = F.normalize(self.member @ weight, dim=1)                       # (C, D)
         self.weight = weight
 
     def scores(self, h):

@@ -248,6 +248,27 @@ BAD = {
         ("soft --seeds x", "argument --seeds: 'x' is not a whole number"),
         ("hard --encoder", "argument --encoder: expected one argument"),
     ],
+    "benchmarks/e5.py": [
+        ("--only speed", "argument --only: invalid choice: 'speed'"),
+        ("--data", "argument --data: expected one argument"),
+        ("--encoder", "argument --encoder: expected one argument"),
+        ("--languages ,", "argument --languages: at least one name is needed"),
+        ("--limit 0", "argument --limit"),
+        ("--dtypes float16", "argument --dtypes"),
+        ("--steps 0", "argument --steps"),
+        ("--repeats 0", "argument --repeats"),
+        ("--threads 0", "argument --threads"),
+    ],
+    "benchmarks/gpu.py": [
+        ("--only speed", "argument --only: invalid choice: 'speed'"),
+        ("--total-minutes 0", "argument --total-minutes: '0' is not a number above 0"),
+        ("--device auto", "argument --device: invalid choice: 'auto'"),
+        ("--quick 1", "unrecognized arguments: 1"),
+        ("--encoder", "argument --encoder: expected one argument"),
+        ("--data", "argument --data: expected one argument"),
+        ("--corpus", "argument --corpus: expected one argument"),
+        ("--out", "argument --out: expected one argument"),
+    ],
     "benchmarks/by_language.py": [
         ("", "the following arguments are required: run"),
         ("nowhere", "nowhere/config.json: No such file"),
@@ -293,6 +314,7 @@ for name in SEVERAL_LANGUAGES:
 if not torch.cuda.is_available():
     BAD["train.py"].append(("--device cuda", "--device cuda: PyTorch sees no CUDA GPU"))
     BAD["eval.py"].append(("--device cuda", "--device cuda: PyTorch sees no CUDA GPU"))
+    BAD["benchmarks/gpu.py"].append(("", "--device cuda: PyTorch sees no CUDA GPU"))
 CASES = [(script, flags, words) for script, cases in BAD.items() for flags, words in cases]
 IDS = [f"{script.split('/')[-1]} {flags}"[:60] for script, flags, _ in CASES]
 TRAIN = ["--source", "aa,bb", "--seen", "red,blue,green"]

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from minirosprompt.io import linear
+from minirosprompt.prompt import TOKENS_AT_ONCE
 from minirosprompt.xlmr import XLMR, Config
 
 pytest.importorskip("transformers")
@@ -89,6 +90,27 @@ def test_it_runs_and_the_scores_agree(run_script, tmp_path):
     assert found["about"]["encoder"] == "pocket"
     assert "score, 60 labels" in done.stdout
     assert "differ by" in done.stdout
+
+
+def test_sweep_compiler_and_ours_alone(run_script, tmp_path):
+    """Without the other libraries; every number of tokens is tried, and the default put back."""
+    usual = dict(TOKENS_AT_ONCE)
+    flags = ["--encoder", "pocket", "--repeats", 1, "--texts", 4, "--alone", "--dtype", "bfloat16"]
+    flags += ["--only", "score", "sweep", "compile"]
+    flags += ["--out", tmp_path / "speed.json", "--work", tmp_path]
+    done = run_script("benchmarks/speed.py", *flags)
+    assert done.returncode == 0, done.stderr
+    assert TOKENS_AT_ONCE == usual
+    found = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    rows = {row["case"]: row for row in found}
+    assert not {"peft", "transformers"} & set(rows["score, 14 labels, 32 tokens"])
+    for case in ("sweep, score 32 texts", "sweep, train, 4 texts", "sweep, train, 32 texts"):
+        row = rows[case]
+        tried = {name for name in row if name.replace(",", "").isdigit()}
+        assert tried == {f"{tokens:,}" for tokens in speed.SWEEP["cpu"]}
+        assert row["fastest"] in tried
+        assert min(tried, key=lambda name: row[name]["median"]) == row["fastest"]
+    assert rows["compiled, 4 texts of 16 tokens"]["difference"] < 0.1
 
 
 def test_a_wrong_tokenizer_is_refused_before_anything_runs(run_script, tmp_path):

@@ -266,7 +266,7 @@ def test_every_write_may_fail(train, run_script, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_a_number_names_the_last_good_checkpoint(train, tmp_path):
     done = train(*SHORT, "--lr", "1e30", "--name", "bad")
-    refused(done, "the loss is nan at step 2 (no checkpoint yet); "
+    refused(done, "the loss is nan at step 10 (no checkpoint yet); "
                   "start again with a smaller --lr (now 1e+30)")
     # the dev scores are the first to go
     done = train(*SHORT, "--select-every", 1, "--lr", "1e30", "--name", "worse")
@@ -286,7 +286,7 @@ def test_nan_after_some_good_steps(train, run_script, tmp_path, monkeypatch):
 
     monkeypatch.setattr(dro, "group_losses", group_losses)
     done = train(*SHORT, "--name", "bad")
-    refused(done, f"the loss is nan at step 14 (runs/bad/{LAST} is good, of step 10)")
+    refused(done, f"the loss is nan at step 20 (runs/bad/{LAST} is good, of step 10)")
     assert load_state(tmp_path / "runs/bad" / LAST)["step"] == 10
     monkeypatch.setattr(dro, "group_losses", real)
     assert run_script("train.py", "--resume", "runs/bad").returncode == 0

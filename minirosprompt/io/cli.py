@@ -161,7 +161,8 @@ def fits_one(value, action):
 def add_device(parser):
     """--device and --dtype, for runtime.pick_device."""
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
-                        help="(default: cuda where there is one)")
+                        help="(default: cuda where there is one; there the last digits may differ "
+                        "from run to run, with the same seeds: sums have no fixed order)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32",
                         help="of the encoder (default: float32)")
 

@@ -50,6 +50,16 @@ def pick_device(device, dtype):
     return torch.device(device), {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
 
 
+def to_device(tensor, device):
+    """A tensor on the CPU -> the same on `device`.
+
+    To a GPU it goes from pinned memory: Python need not wait until it is there.
+    """
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def join():
     """Under torchrun: connects the processes, each with a GPU of its own if there are any.
 
