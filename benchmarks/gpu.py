@@ -12,7 +12,7 @@
     train-sib200      the same on SIB-200, tested in all of its 205 languages
     speed-float32     as above
     compile           the encoder as a CUDA graph and by torch.compile: to be measured, not kept
-    pretraining       pretrain.py on --corpus, for what is left of the time
+    pretraining       add_head.py on --corpus, for what is left of the time
 
 The order is that of what one would miss most. Each step is a process under its own limit of time;
 one that fails or is cut off is noted, and the next one begins. OUT/gpu.md and OUT/gpu.json are
@@ -139,14 +139,16 @@ def train_sib200(args, seconds):
 
 def pretraining(args, seconds):
     """It stops by itself after two thirds of its time, to validate and to save."""
-    flags = [ROOT / "data_scripts/pretraining/pretrain.py", "--device", args.device,
-             "--dtype", "bfloat16", "--out", args.out / "pretrained",
+    flags = ["--device", args.device, "--dtype", "bfloat16", "--out", args.out / "pretrained",
              "--minutes", f"{seconds / 90:.2f}"]
-    if args.quick:  # documents that pretrain.py writes itself
-        return [*flags, "--vocab-size", "2000", "--tokens", "4000"]
+    if args.quick:  # the same loop, on documents that the script writes itself
+        script = ROOT / "data_scripts/pretraining/pretrain.py"
+        return [script, *flags, "--vocab-size", "2000", "--tokens", "4000"]
     if args.corpus is None:
         raise Skip("no --corpus")
-    return [*flags, "--corpus", args.corpus, "--width", "384", "--layers", "6", "--heads", "6",
+    need_encoder(args)
+    script = ROOT / "data_scripts/pretraining/add_head.py"
+    return [script, *flags, "--encoder", args.encoder, "--corpus", args.corpus,
             "--batch-tokens", "32768", "--tokens", "1000000000"]
 
 
@@ -256,7 +258,8 @@ def arguments():
                    help="name or folder, for train and train-sib200 (default: %(default)s)")
     p.add_argument("--data", type=Path, default=Path("data/sib200"),
                    help="SIB-200's folder (default: %(default)s)")
-    p.add_argument("--corpus", type=Path, help="folder that corpus.py wrote, for pretraining")
+    p.add_argument("--corpus", type=Path,
+                   help="folder that corpus.py --tokenizer ENCODER wrote, for pretraining")
     p.add_argument("--out", type=Path, help="folder for the report (default: runs/gpu-TIME)")
     args = p.parse_args()
     args.total_minutes = args.total_minutes or (20.0 if args.quick else 8.0)

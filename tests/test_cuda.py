@@ -19,12 +19,14 @@ from conftest import ROOT, load_script
 from test_shard import port
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from data_scripts.pretraining import add_head
 from minirosprompt.classifier import Classifier, load_encoder
 from minirosprompt.data import load_label_words, load_split
 from minirosprompt.io import runtime
 from minirosprompt.io.files import load_state
 from minirosprompt.io.prompts import load_prompt
 from minirosprompt.io.settings import default_settings
+from minirosprompt.io.weights import read_encoder
 from minirosprompt.prompt import init_prompt, pad
 from minirosprompt.tokenizer import PAD
 
@@ -212,6 +214,35 @@ def test_resume_on_the_other_device(device, train_on, tmp_path, monkeypatch, gpu
     done = train_on(second, "--resume", "runs/cut")
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path / "runs/cut", tmp_path / "runs/whole")
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
+def test_a_head_that_is_added(headless, device, dtype, tolerance):
+    """The loss over all pieces as on the processor; the sampled one near it, with gradients."""
+    V = read_encoder(headless)[0]["vocab_size"]
+    ids = torch.randint(4, V - 1, (4, 32), generator=torch.Generator().manual_seed(0))
+    chosen = torch.rand(4, 32, generator=torch.Generator().manual_seed(1)) < 0.3
+    frequencies = torch.full((V,), 1 / V)
+    losses = []
+    for where, of_dtype in ((device, dtype), (torch.device("cpu"), torch.float32)):
+        torch.manual_seed(0)
+        model = add_head.with_head(*read_encoder(headless), frequencies)
+        add_head.add_updates(model, 1, 4, of_dtype)
+        model.to(where)
+
+        def masking(ids, seed, where=where):
+            return torch.where(chosen, V - 1, ids.cpu()).to(where), chosen.to(where)
+
+        exact = add_head.loss_of(ids.to(where), 0, model, masking, of_dtype)
+        softmax = add_head.SampledSoftmax(frequencies, 20_000, where)
+        sampled = add_head.loss_of(ids.to(where), 0, model, masking, of_dtype, softmax)
+        sampled.backward()
+        assert sampled.item() == pytest.approx(exact.item(), abs=0.05)
+        assert model.head.dense.weight.grad.device.type == where.type
+        assert torch.isfinite(model.layers[1].up.b.grad).all()
+        losses.append(exact.item())
+    assert losses[0] == pytest.approx(losses[1], rel=tolerance)
 
 
 # ---- nobody waits --------------------------------------------------------------------------------
