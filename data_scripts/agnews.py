@@ -7,6 +7,7 @@ There is no dev split: every hundredth training text is taken for it.
 """
 import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import html
+import html.entities
 import re
 
 from data_scripts.common import arguments, build, fetch, read_rows
@@ -24,12 +25,29 @@ CONCEPTS = {  # in the order of their labels 1 to 4
     "Business": ["business", "economy"],
     "Sci/Tech": ["science", "technology"],
 }
-# Neither "ranked #2;" nor "the result;" is an entity.
+ENTITY = re.compile(r"&(?:#\d+|#[xX][\da-fA-F]+|[A-Za-z]+\d*);")
+# Neither "ranked #2;" nor "the result;" is an entity; "free trade;", "the euro;" are words.
 NUMBER = r"#(?:3[2-9]|[4-9]\d|\d{3,5})"
-BARE_ENTITY = re.compile(rf" ?(?<!&)({NUMBER}|(?<!\w)(?:quot|apos|amp|lt|gt|nbsp));")
-INLINE = ["a", "b", "em", "font", "i", "s", "small", "span", "strong", "sub", "sup", "tt", "u"]
-BLOCK = ["br", "center", "div", "h[1-6]", "hr", "img", "li", "ol", "p", "table", "td", "tr", "ul"]
-TAG = re.compile(rf"</?({'|'.join(INLINE + BLOCK)})(?:\s[^<>]*)?/?>", re.I)
+SIGNS = ["quot", "apos", "amp", "lt", "gt", "nbsp", "ensp", "emsp", "thinsp", "mdash", "ndash",
+         "hellip", "lsquo", "rsquo", "sbquo", "ldquo", "rdquo", "bdquo", "laquo", "raquo", "lsaquo",
+         "rsaquo", "iexcl", "iquest", "middot", "reg", "deg", "frac12", "frac14", "frac34"]
+ACCENTS = ("acute", "grave", "circ", "uml", "tilde", "cedil", "ring", "slash", "lig", "caron")
+LETTERS = [name for name in html.entities.name2codepoint
+           if name.endswith(ACCENTS) and name not in ACCENTS]  # eacute, but not acute
+BARE_ENTITY = re.compile(
+    rf" ?(?<!&)(?<!amp;)({NUMBER}|(?<!\w)(?:{'|'.join(SIGNS + LETTERS)}));")
+INLINE = """a abbr acronym b bdo big cite code del dfn em font i ins kbd label mark nobr q s samp
+small span strike strong sub sup tt u var wbr""".split()
+BLOCK = """address applet area article aside audio base blink blockquote body br button canvas
+caption center col colgroup dd dir div dl dt embed fieldset figcaption figure footer form frame
+frameset h[1-6] head header hr html iframe img input legend li link main map marquee menu meta nav
+noframes noscript object ol optgroup option p param picture pre script section select source style
+svg table tbody td textarea tfoot th thead title tr track ul video""".split()
+# In quotation marks an attribute may hold anything; where they do not match, the first ">" ends it.
+ATTRIBUTES = r"""(?:[^<>"']|=\s*"[^"]{0,999}"|=\s*'[^']{0,999}')*"""
+TAG = re.compile(rf"</?({'|'.join(INLINE + BLOCK)})(?:\s{ATTRIBUTES}|\s[^<>]*)?/?>", re.I)
+NO_TEXT = re.compile(r"<!--.*?-->|<!doctype[^<>]*>|<(script|style)\b[^<>]*>.*?</\1\s*>",
+                     re.I | re.S)
 CLASS_OF = {str(number): label for number, label in enumerate(CONCEPTS, 1)}
 
 
@@ -49,11 +67,15 @@ def clean(text):
     """Without the traces of web pages, and with single spaces.
 
     There a line break is a backslash, and the ampersand of an HTML entity has become a space
-    ("Mary #39;s", "R amp;D"), got lost, or is still there. "<AAPL.O>" is no tag but a share.
+    ("Mary #39;s", "R amp;D"), got lost, or is still there, once or twice ("AT&amp;amp;T").
+    "<AAPL.O>" is no tag but a share.
     """
-    text = text.replace("\\", " ")
-    text = BARE_ENTITY.sub(r"&\1;", text)
-    text = TAG.sub(without_tag, html.unescape(text))
+    text = html.unescape(text.replace("\\", " "))
+    before = None
+    while text != before:
+        before = text
+        text = ENTITY.sub(lambda entity: html.unescape(entity[0]), BARE_ENTITY.sub(r"&\1;", text))
+    text = TAG.sub(without_tag, NO_TEXT.sub(" ", text))
     return " ".join(text.split())
 
 

@@ -17,16 +17,17 @@ import zipfile
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from minirosprompt import UserError
-from minirosprompt.io.cli import Parser, names, positive
+from minirosprompt.io.cli import Parser, names, positive, some, some_path
 from minirosprompt.io.download import download
 from minirosprompt.io.files import (
+    listed,
     quoted_rows,
     read_json,
     read_text,
@@ -36,6 +37,7 @@ from minirosprompt.io.files import (
     writing,
 )
 from minirosprompt.io.languages import kind_of
+from minirosprompt.io.runs import alone_in, remove_if_empty
 
 SPLITS = ("train", "dev", "test")
 LABEL_WORDS = Path(__file__).parent / "label_words.tsv"
@@ -56,9 +58,10 @@ def arguments(doc, url, languages=()):
     """
     p = Parser(description=doc)
     out = Path("data") / Path(sys.argv[0]).stem
-    p.add_argument("--out", type=Path, default=out, help="folder to write (default: %(default)s)")
-    p.add_argument("--mirror", default=url, help="a mirror's address, or a folder with the same "
-                   "files (default: %(default)s)")
+    p.add_argument("--out", type=some_path, default=out,
+                   help="folder to write (default: %(default)s)")
+    p.add_argument("--mirror", type=some, default=url, help="a mirror's address, or a folder with "
+                   "the same files (default: %(default)s)")
     p.add_argument("--limit", type=positive,
                    help="at most so many texts a split, language and class (default: all)")
     p.add_argument("--drop-duplicates", action="store_true",
@@ -70,8 +73,8 @@ def arguments(doc, url, languages=()):
     args = p.parse_args()
     unknown = [lang for lang in getattr(args, "languages", ()) if lang not in languages]
     if unknown:
-        have = ", ".join(sorted(languages))
-        raise UserError(f"--languages: {', '.join(unknown)} not among {have}")
+        raise UserError(f"--languages: {listed(unknown)} not among {listed(sorted(languages))}")
+    args.downloaded = {}  # {file whose sha256 is not known: has it come just now?}
     return args
 
 
@@ -87,9 +90,12 @@ def fetch(args, files):
     def bring(file):
         size, sha256 = files[file]
         address = f"{args.mirror.rstrip('/')}/{file}"
-        return download(address, args.out / "download" / file, size, sha256)
+        path = args.out / "download" / file
+        if sha256 is None:
+            args.downloaded[path] = not path.exists()
+        return download(address, path, size, sha256)
 
-    with ThreadPoolExecutor(8) as pool:
+    with alone_in(args.out), ThreadPoolExecutor(8) as pool:
         try:
             paths = pool.map(bring, files)
             bar = tqdm(paths, total=len(files), desc="download", unit="file", delay=1)
@@ -105,9 +111,8 @@ def find(folder, files):
     paths = {file: Path(folder).expanduser() / file for file in files}
     missing = [file for file, path in paths.items() if not path.is_file()]
     if missing:
-        some = ", ".join(missing[:4]) + (", …" if len(missing) > 4 else "")
         raise UserError(f"--mirror {folder}: no file {paths[missing[0]]}; below that folder "
-                        f"{len(missing)} of {len(paths)} files are missing: {some}")
+                        f"{len(missing)} of {len(paths)} files are missing: {listed(missing, 4)}")
     return paths
 
 
@@ -122,8 +127,10 @@ def read_rows(path, columns, **csv_options):
     has_header = not isinstance(columns, int)
     width = len(columns) if has_header else columns
     lines = table_lines(read_text(path))
+    if not lines:
+        raise UserError(f"{path}: empty")
     if has_header and list(csv.reader(lines[:1], delimiter="\t")) != [columns]:
-        raise UserError(f"{path}: line 1: expected the columns {', '.join(columns)}")
+        raise UserError(f"{path}: line 1: expected the columns {listed(columns)}")
     rows = quoted_rows(path, lines, width, **csv_options)
     if has_header:
         next(rows)
@@ -177,12 +184,16 @@ def tar_members(archive, left):
 # ---- writing -------------------------------------------------------------------------------------
 
 def check_out(args, words):
-    """Raises UserError if the folder holds what somebody else has written."""
+    """Raises UserError if the folder holds what somebody else has written.
+
+    The sign of our own tables is the labels.json beside them.
+    """
     path = args.out / "labels.json"
-    table = args.out / "train.tsv"
-    if table.exists() and not path.exists():  # of a mirror, say
-        raise UserError(f"{table}: not this script's, and would be overwritten; choose another "
-                        "--out")
+    for name in (*SPLITS, "sentences"):  # of a mirror, say
+        table = args.out / f"{name}.tsv"
+        if table.exists() and not path.exists():
+            raise UserError(f"{table}: not this script's, and would be overwritten, or stand "
+                            "beside others; choose another --out")
     if path.exists() and read_json(path) != words:
         raise UserError(f"{path}: somebody has changed it, or another version has written it; "
                         "delete it, or choose another --out")
@@ -197,6 +208,36 @@ def build(args, concepts, rows, columns=()):
     Every row also gets its language's script and level of XLM-R's pretraining text, to group by.
     The tables appear whole or not at all. Raises UserError for an unknown class or an empty split.
     """
+    with alone_in(args.out), no_wrong_page(args):
+        write(args, concepts, rows, columns)
+
+
+@contextmanager
+def no_wrong_page(args):
+    """Within, a downloaded file that cannot be read is deleted, or the error says to do it.
+
+    Otherwise the login page that a network has sent in its place would be read for ever after.
+    """
+    try:
+        yield
+    except UserError as error:
+        downloaded = getattr(args, "downloaded", {})  # a script of one's own may do without
+        at_fault = [path for path in downloaded if str(error).startswith(f"{path}: ")]
+        if not at_fault:
+            raise
+        if not downloaded[at_fault[0]]:
+            raise UserError(f"{error}; delete it (or all of {args.out / 'download'}), and it is "
+                            "fetched anew") from None
+        for path in downloaded:  # those that came with it may be such pages, too
+            if downloaded[path]:
+                path.unlink(missing_ok=True)
+        remove_if_empty(args.out)
+        raise UserError(f"{error}: not what was asked for, and deleted; look at your connection, "
+                        "and try again") from None
+
+
+def write(args, concepts, rows, columns):
+    """build(), in a folder of its own."""
     words = label_words(concepts)
     check_out(args, words)
     counts = Counter()                          # (split, language, class): texts written

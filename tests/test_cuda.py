@@ -227,9 +227,7 @@ def test_a_head_that_is_added(headless, device, dtype, tolerance):
     losses = []
     for where, of_dtype in ((device, dtype), (torch.device("cpu"), torch.float32)):
         torch.manual_seed(0)
-        model = add_head.with_head(*read_encoder(headless), frequencies)
-        add_head.add_updates(model, 1, 4, of_dtype)
-        model.to(where)
+        model = add_head.with_head(*read_encoder(headless), frequencies, layers=1).to(where)
 
         def masking(ids, seed, where=where):
             return torch.where(chosen, V - 1, ids.cpu()).to(where), chosen.to(where)
@@ -240,7 +238,7 @@ def test_a_head_that_is_added(headless, device, dtype, tolerance):
         sampled.backward()
         assert sampled.item() == pytest.approx(exact.item(), abs=0.05)
         assert model.head.dense.weight.grad.device.type == where.type
-        assert torch.isfinite(model.layers[1].up.b.grad).all()
+        assert torch.isfinite(model.layers[1].up.weight.grad).all()
         losses.append(exact.item())
     assert losses[0] == pytest.approx(losses[1], rel=tolerance)
 

@@ -4,9 +4,9 @@
     python data_scripts/pretraining/add_head.py --corpus data/corpus-e5 --out runs/me5-mlm
     python train.py --encoder runs/me5-mlm --verbalizer words
 
-A head alone over a frozen body stays too weak (results/log.md), so low-rank updates of the upper
-layers are trained with it (LoRA, Hu et al., ICLR 2022). Word embeddings stay as they are: head and
-embeddings share them. The loop, the masking and the checkpoints are pretrain.py's.
+A head alone over a frozen body stays too weak, so the upper layers are trained with it. Word
+embeddings stay as they are: head and embeddings share them. The loop, the masking and the
+checkpoints are pretrain.py's.
 """
 import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import math
@@ -32,12 +32,11 @@ from minirosprompt.io.weights import TOKENIZER_FILE, encoder_folder, read_encode
 from minirosprompt.tokenizer import Tokenizer
 from minirosprompt.xlmr import XLMR, Config
 
-MATRICES = ("query", "key", "value", "out", "up", "down")  # of a layer
 # Languages that a look measures: with much and little text in XLM-R, and with none (Ilocano).
 WATCHED = ("eng_Latn", "rus_Cyrl", "kor_Hang", "swh_Latn", "yor_Latn", "tam_Taml", "ilo_Latn",
            "khm_Khmr")
-TEMPLATE = "{prompt} {mask} {text}"
-HARD_PROMPT = "Topic:"
+TEMPLATE = "{prompt} {mask} . {text}"
+HARD_PROMPT = "This is about"
 
 
 # ---- flags ---------------------------------------------------------------------------------------
@@ -66,9 +65,7 @@ def arguments():
     g.add_argument("--keep-layers", type=positive,
                    help="the head reads from this layer; those above are dropped (default: all)")
     g.add_argument("--train-layers", type=whole,
-                   help="the uppermost so many get updates (default: 4, or all if it has fewer)")
-    g.add_argument("--rank", type=positive, default=32,
-                   help="of the updates of their matrices (default: 32)")
+                   help="the uppermost so many are trained (default: 4, or all if it has fewer)")
     g = p.add_argument_group("training")
     g.add_argument("--tokens", type=positive, default=40_000_000,
                    help="tokens to train on (default: 40000000)")
@@ -115,29 +112,9 @@ def check(args, sizes):
 
 # ---- the model -----------------------------------------------------------------------------------
 
-class LowRank(nn.Module):
-    """A linear layer whose weight W is frozen, and an update of low rank: x W^T + b + (x A^T) B^T.
-
-    Hu et al. 2022. B begins at 0, so that nothing has changed at first. a: (rank, in), b: (out,
-    rank).
-    """
-
-    def __init__(self, linear, rank, dtype):
-        """dtype: that products are computed in; what is frozen is kept in it."""
-        super().__init__()
-        self.register_buffer("weight", linear.weight.detach().to(dtype))
-        self.bias = nn.Parameter(linear.bias.detach().float())
-        out, width = linear.weight.shape
-        self.a = nn.Parameter(torch.randn(rank, width) / width ** 0.5)
-        self.b = nn.Parameter(torch.zeros(out, rank))
-
-    def forward(self, x):
-        """x: (..., in) -> (..., out)"""
-        return F.linear(x, self.weight, self.bias) + F.linear(F.linear(x, self.a), self.b)
-
-
-def with_head(sizes, state, frequencies):
-    """A frozen encoder's (sizes, state) of read_encoder -> XLMR with a head that is to be trained.
+def with_head(sizes, state, frequencies, layers):
+    """(sizes, state) of read_encoder -> XLMR with a head. That and the upper `layers` are to be
+    trained, all else is frozen.
 
     The head begins as an identity; its bias as the log frequency (V,) of every piece, so that the
     first thing to learn is what differs from it.
@@ -154,26 +131,9 @@ def with_head(sizes, state, frequencies):
     model.load_state_dict(kept)
     model.requires_grad_(False)
     model.head.requires_grad_(True)
+    for layer in model.layers[len(model.layers) - layers:]:
+        layer.requires_grad_(True)
     return model
-
-
-def add_updates(model, layers, rank, dtype):
-    """The uppermost `layers` get low-rank updates; their norms and biases are trained as they are.
-
-    Frozen matrices are kept in dtype.
-    """
-    for n, layer in enumerate(model.layers):
-        upper = n >= len(model.layers) - layers
-        for name in MATRICES:
-            linear = getattr(layer, name)
-            if upper:
-                setattr(layer, name, LowRank(linear, rank, dtype))
-            else:
-                linear.weight.data = linear.weight.data.to(dtype)
-                linear.bias.data = linear.bias.data.to(dtype)
-        if upper:
-            layer.attn_norm.requires_grad_(True)
-            layer.ffn_norm.requires_grad_(True)
 
 
 # ---- the loss ------------------------------------------------------------------------------------
@@ -266,8 +226,10 @@ class Text(Packed):
         if self.watched is None:
             return {}
         examples, label_words = self.watched
-        settings = default_settings(verbalizer="words", template=TEMPLATE, hard_prompt=HARD_PROMPT)
-        classifier = Classifier(merged(model), self.tokenizer, label_words, settings)
+        # The mean: the best of a word's pieces would be the most frequent one, such as "s".
+        settings = default_settings(verbalizer="words", combine="mean", template=TEMPLATE,
+                                    hard_prompt=HARD_PROMPT)
+        classifier = Classifier(model, self.tokenizer, label_words, settings)
         accuracy = {}
         for lang, of_lang in examples.items():
             guess = decide(classifier.score(of_lang), classifier.classes)       # (N,)
@@ -308,28 +270,6 @@ def check_tokenizer(text, args):
 
 # ---- the run -------------------------------------------------------------------------------------
 
-def merged(model):
-    """-> the same as a plain XLMR: every update is added to its matrix."""
-    state = {}
-    for name, weight in model.state_dict().items():
-        state[name] = weight.float()
-    for n, layer in enumerate(model.layers):
-        for name in MATRICES:
-            if isinstance(getattr(layer, name), LowRank):
-                where = f"layers.{n}.{name}"
-                update = state.pop(f"{where}.b") @ state.pop(f"{where}.a")      # (out, in)
-                # Not +=, which would change the model's own matrix.
-                state[f"{where}.weight"] = state[f"{where}.weight"] + update
-    with torch.device("meta"):
-        plain = XLMR(model.config)
-    plain.load_state_dict(state, assign=True)
-    return plain
-
-
-def write(folder, model):
-    save_encoder(folder, merged(model))
-
-
 def main():
     args = arguments()
     device, dtype = pick_device(args.device, args.dtype)
@@ -343,13 +283,11 @@ def main():
 
     sizes["layers"] = args.keep_layers
     frequencies = text.frequencies(sizes["vocab_size"])                         # (V,)
-    model = with_head(sizes, state, frequencies)
-    add_updates(model, args.train_layers, args.rank, dtype)
-    model.to(device)
+    model = with_head(sizes, state, frequencies, args.train_layers).to(device)
     masking = Masking(text, args.mask_rate, device)
     softmax = SampledSoftmax(frequencies, args.negatives, device)
     exact = partial(loss_of, model=model, masking=masking, dtype=dtype)
-    train(args, text, model, partial(exact, softmax=softmax), write, exact)
+    train(args, text, model, partial(exact, softmax=softmax), save_encoder, exact)
 
 
 if __name__ == "__main__":
