@@ -17,6 +17,7 @@ from minirosprompt.classifier import Classifier, decide, load_encoder
 from minirosprompt.data import Example, data_folder, load_label_words, load_split
 from minirosprompt.io import cli, runs, texts
 from minirosprompt.io.cli import Parser, names, nonnegative, some, whole_path
+from minirosprompt.io.label_words import classes_with_texts, same_names, tested
 from minirosprompt.io.prompts import load_prompt
 from minirosprompt.io.runtime import join, pick_device, shard
 from minirosprompt.io.settings import read_settings
@@ -25,9 +26,9 @@ from minirosprompt.report import report, report_by_kind
 
 def arguments(argv):
     p = Parser(description=__doc__)
-    p.add_argument("--run", type=Path, help="folder of a run, or a prompt (of several, --text and "
-                   "--input take the first by name; default: the newest run; with --labels the "
-                   "prompt that ships)")
+    p.add_argument("--run", type=cli.some_path, help="folder of a run, or a prompt (of several, "
+                   "--text and --input take the first by name; default: the newest run; with "
+                   "--labels the prompt that ships)")
     p.add_argument("--encoder", type=whole_path, help="if it lies elsewhere than in training")
     cli.add_device(p)
     p.add_argument("--show-neighbours", action="store_true", help="print what label words become")
@@ -52,7 +53,8 @@ def arguments(argv):
     args = p.parse_args(argv)
     of_data = ["languages", "split", "out"]
     if args.show_neighbours:
-        cli.refuse(p, argv, [*of_data, "text", "input", "format"], "with --show-neighbours")
+        of_scores = ["text", "input", "format", "calibration", "stacking"]
+        cli.refuse(p, argv, of_data + of_scores, "with --show-neighbours")
     elif args.text or args.input:
         cli.refuse(p, argv, of_data, "where texts of your own are classified")
     else:
@@ -103,14 +105,17 @@ def main(argv=None):
         if shard()[0] == 0:
             print(f"{len(own):,} texts, {rate:,.0f} a second; prompt: {paths[0]}", file=sys.stderr)
     else:
-        examples = labelled(args, settings, label_words)
-        scores = {key: classifier(prompt).score(examples, progress=key[0])
-                  for key, prompt in prompts.items()}
-        if shard()[0] == 0:  # of several processes the first one reports
-            home = run.parent if run in paths else run
-            folder = args.out or runs.free_folder(home / f"eval-{args.split}")
-            rows = report(folder, settings, examples, list(label_words), scores, device)
-            report_by_kind(folder, rows, settings.encoder)
+        examples = load_split(settings.data, args.split)
+        data = data_folder(settings.data)
+        examples = tested(examples, list(label_words), args.languages, data, args.split)
+        with runs.alone_with_results(args.out):
+            scores = {key: classifier(prompt).score(examples, progress=key[0])
+                      for key, prompt in prompts.items()}
+            if shard()[0] == 0:  # of several processes the first one reports
+                home = run.parent if run in paths else run
+                folder = args.out or runs.free_folder(home / f"eval-{args.split}")
+                rows = report(folder, settings, examples, list(label_words), scores, device)
+                report_by_kind(folder, rows, settings.encoder)
 
 
 def choose_label_words(args, settings):
@@ -119,31 +124,22 @@ def choose_label_words(args, settings):
         if args.labels.suffix.lower() == ".json":
             return load_label_words(args.labels, None, args.label_languages)
         return texts.read_label_list(args.labels, args.label_languages)
-    if args.labels and not (data_folder(settings.data) / "labels.json").exists():
+    folder = data_folder(settings.data)
+    which = settings.label_languages, settings.label_words
+    if not args.labels:
+        settings.classes = settings.classes or classes_with_texts(folder)
+        return load_label_words(settings.data, settings.classes, *which)
+    if not args.data and not (folder / "labels.json").exists():
         warnings.warn(f"{settings.data}, which the prompt was trained on, is not there: the label "
                       "words of every class are its name alone")
         return {name: [name] for name in args.labels}
-    of_data = load_label_words(settings.data, settings.classes, settings.label_languages,
-                               settings.label_words)
-    return {name: of_data.get(name, [name]) for name in args.labels or of_data}
-
-
-def labelled(args, settings, label_words):
-    """-> the Examples of --data, --split, --languages whose classes compete."""
-    examples = load_split(settings.data, args.split)
-    others = {e.label for e in examples if e.label not in label_words}
-    if others and not settings.classes:
-        raise UserError(f"{settings.data}: labels.json has no class {', '.join(sorted(others))}, "
-                        f"but the {args.split} split has: add it there (upper case counts)")
-    examples = [e for e in examples if e.label in label_words]
-    unknown = set(args.languages or ()) - {e.lang for e in examples}
-    if unknown:
-        raise UserError(f"--languages: {', '.join(sorted(unknown))} not in {settings.data}")
-    examples = [e for e in examples if args.languages is None or e.lang in args.languages]
-    if not examples:
-        raise UserError(f"{settings.data}: the {args.split} split has no text of the classes "
-                        f"{', '.join(label_words)}")
-    return examples
+    named = same_names(args.labels, folder / "labels.json")  # {name: the data's name for it}
+    if args.label_languages and not named:
+        raise UserError(f"--label-languages does nothing: {folder / 'labels.json'} has none of the "
+                        "classes of --labels; leave it out")
+    of_data = load_label_words(settings.data, named.values(), *which)
+    settings.seen += [name for name in named if named[name] in settings.seen]  # for stacking
+    return {name: of_data.get(named.get(name), [name]) for name in args.labels}
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ def arguments(argv):
     args = p.parse_args(argv)
     if args.resume:
         return cli.resumed(p, argv, args.resume), Path(args.resume), False
-    if "group-dro" not in args.objective:
-        cli.refuse(p, argv, ["eta", "adjustment"], "without --objective group-dro")
+    # A flag that nothing would read is an error, or said.
+    cli.refuse_idle(p, argv, args.objective)
     run = Path("runs") / (args.name or time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}"))
     refuse_if_there(run)
     return args, run, True

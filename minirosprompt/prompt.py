@@ -74,12 +74,12 @@ class Template:
             raise UserError(f"--template and prompt take {used} of {max_tokens} tokens: "
                             "no room for a text")
 
-    def encode(self, texts):
+    def encode(self, texts, what="texts"):
         """Texts -> sequences, lists of ids. A long text is cut; all else never is."""
         # All texts in one call, because SentencePiece is much faster so.
         texts = list(texts)
         texts_ids = self.tokenizer.encode(texts)
-        warn_of_losses(texts, texts_ids, self.room, self.tokenizer)
+        warn_of_losses(texts, texts_ids, self.room, self.tokenizer, what)
         return [self.before + ids[:self.room] + self.after for ids in texts_ids]
 
 

@@ -121,11 +121,11 @@ class StateVerbalizer:
         self.temperature = temperature
         self.combine = combine
         found = tokens_of(label_words, template.tokenizer)
-        check_apart({label: [tuple(ids) for of, _, ids in found if of == label]
-                     for label in self.classes})
         self.neighbours = [(label, word, []) for label, word, _ in found]  # the words themselves
-        self.sequences = template.encode([word for _, word, _ in found])            # W lists of ids
+        self.sequences = template.encode([word for _, word, _ in found], "label words")  # W lists
         owner = [self.classes.index(label) for label, _, _ in found]
+        check_apart({label: [tuple(ids) for c, ids in zip(owner, self.sequences) if c == n]
+                     for n, label in enumerate(self.classes)})
         self.owner = torch.tensor(owner, device=model.encoder.word.weight.device)   # (W,)
         self.member = F.one_hot(self.owner).T.float()                               # (C, W)
 

@@ -16,6 +16,7 @@ from collections import namedtuple
 
 import pytest
 from conftest import ROOT, SHARED, refused
+from filelock import FileLock
 from loopback import serve
 
 from data_scripts import common
@@ -220,6 +221,12 @@ def pin(files, monkeypatch):
     monkeypatch.setattr("data_scripts.common.download", download)
 
 
+def put(folder, files):
+    for file, body in files.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(body)
+
+
 def contents(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
 
@@ -357,6 +364,9 @@ def test_a_bomb_is_not_unpacked(run_script, tmp_path, monkeypatch):
     "name, flags, words",
     [
         ("sib200", ["--languages", "eng_Latn,xxx_Latn"], "--languages: xxx_Latn not among"),
+        ("sib200", ["--languages", "xx"],
+         "--languages: xx not among ace_Arab, ace_Latn, acm_Arab, acq_Arab, aeb_Arab, afr_Latn, "
+         "ajp_Arab, aka_Latn, als_Latn, amh_Ethi, … and 195 more"),
         ("sib200", ["--limit", "0"], "--limit"),
         ("massive", ["--languages", "ibo_Latn"], "--languages: ibo_Latn not among"),
         ("agnews", ["--mirror", "nowhere"],
@@ -386,6 +396,70 @@ def test_what_others_have_written_is_not_overwritten(tmp_path):
     labels.unlink()
     with pytest.raises(UserError, match="train.tsv: not this script's"):
         common.build(args, {"sports": ["sports"]}, rows)
+
+
+@pytest.mark.parametrize("name", ["train", "dev", "test", "sentences"])
+def test_tables_of_others_are_not_overwritten(run_script, tmp_path, name):
+    put(tmp_path / "from", taxi1500())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / f"mine/{name}.tsv").write_text("mine")
+    done = run_script("data_scripts/taxi1500.py", "--mirror", "from", "--out", "mine")
+    refused(done, f"mine/{name}.tsv: not this script's")
+    assert [p.name for p in (tmp_path / "mine").glob("*.*") if p.name != ".lock"] == [f"{name}.tsv"]
+
+
+def test_one_folder_for_one_script_at_a_time(host, run_script, tmp_path):
+    put(tmp_path / "from", taxi1500())
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out/.lock"):
+        for mirror in ("from", host.url):
+            done = run_script("data_scripts/taxi1500.py", "--mirror", mirror, "--out", "out")
+            refused(done, "out: another process is working in it")
+    assert not host.requests
+    done = run_script("data_scripts/taxi1500.py", "--mirror", "from", "--out", "out")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_script_that_fails_leaves_no_empty_folder(host, run_script, tmp_path):
+    refused(run_script("data_scripts/masakhanews.py", "--mirror", host.url, "--out", "out"), "404")
+    assert not (tmp_path / "out").exists()
+    put(tmp_path / "from", taxi1500() | {"eng_dev.tsv": b"no table"})
+    (tmp_path / "mine").mkdir()
+    for out in ("out", "mine"):
+        done = run_script("data_scripts/taxi1500.py", "--mirror", "from", "--out", out)
+        refused(done, "from/eng_dev.tsv: line 1: 3 columns expected, not 1")
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "mine").exists()  # it was there before
+
+
+PAGES = {"a login page": b"<html>\n<body>welcome to our network</body></html>\n", "nothing": b"",
+         "not UTF-8": b"\x89PNG\xff", "one line": b"Not Found"}
+
+
+@pytest.mark.parametrize("name, file", [("taxi1500", "eng_test.tsv"),
+                                        ("masakhanews", "swa/dev.tsv")])
+@pytest.mark.parametrize("page", PAGES)
+def test_a_wrong_page_with_status_200_is_not_kept(host, run_script, tmp_path, name, file, page):
+    """Before, it was: every later try failed, too, and none asked for it again."""
+    files = SETS[name].make()
+    host.files |= {f"/{other}": body for other, body in files.items()}
+    host.files = dict.fromkeys(host.files, PAGES[page])
+    flags = [f"data_scripts/{name}.py", "--mirror", host.url, "--out", "out", *SETS[name].flags]
+    path = tmp_path / "out/download" / file
+    done = run_script(*flags)
+    refused(done, "out/download/")
+    assert "not what was asked for, and deleted; look at your connection, and try" in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert run_script(*flags).stderr == done.stderr  # all of them, so it is asked for again
+    host.files |= {f"/{other}": body for other, body in files.items()}
+    # left by an earlier version of this repository
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(PAGES[page])
+    refused(run_script(*flags), "; delete it (or all of out/download), and it is fetched anew")
+    assert path.exists()
+    path.unlink()
+    done = run_script(*flags)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_first_fault_ends_it(host, run_script):
@@ -566,6 +640,19 @@ def test_a_scripts_summary(run_script, tmp_path):
         ("&lt;strong&gt;Bold&lt;/strong&gt;, &lt;em&gt;he&lt;/em&gt;", "Bold, he"),
         ("one&lt;BR/&gt;two&lt;img src=x&gt;three", "one two three"),
         ("a\\\\b\\", "a b"),
+        # entities by other names, and escaped twice
+        ("A vote &amp;mdash; the third  mdash; due hellip; now", "A vote — the third — due… now"),
+        ("AT&amp;amp;T,  amp;quot;deep quot;, &amp;quot;deep&amp;quot;", 'AT&T, "deep", "deep"'),
+        ("Jos eacute; and Caf&eacute;  ndash; se ntilde;or", "José and Café – señor"),
+        ("Free trade; the euro; an acute; a raging bull; and; or; a copy; the pound;",) * 2,
+        ("Barnes &amp;notable, R&amp;D", "Barnes &notable, R&D"),
+        # what is no text, and tags of any kind
+        ("one &lt;!-- a > b --&gt;two&lt;!-- x --&gt;", "one two"),
+        ("one&lt;iframe src=x width=1&gt;&lt;/iframe&gt;two", "one two"),
+        ('&lt;img alt="a > b" src=x&gt;one &lt;a href="x>two&lt;/a&gt; "three" &lt;b&gt;four',
+         'one two "three" four'),
+        ("&lt;script type=x&gt;if (a < b) go()&lt;/script&gt;one", "one"),
+        ("&lt;MAIN.O&gt; and &lt;HEAD&gt;x, 1 &lt; 2 p", "<MAIN.O> and x, 1 < 2 p"),
     ],
 )
 def test_ag_news_without_the_traces_of_web_pages(text, tidy):

@@ -189,6 +189,37 @@ def test_other_encoders_are_refused_before_their_weights_are_fetched(site, tiny,
     assert not site.store.requests
 
 
+@pytest.mark.parametrize("page", [b"<html>welcome to our network</html>", b"", b'"not found"'])
+@pytest.mark.parametrize("file", [hub.CONFIG, hub.TOKENIZER, TOKENIZER_JSON, hub.INDEX,
+                                  hub.OLD_INDEX])
+def test_a_wrong_page_with_status_200_is_not_kept(site, cache, tiny, file, page):
+    """Before, a network's login page stayed as config.json, and every later try failed on it."""
+    path = f"/{REPO}/resolve/{COMMIT}/{file}"
+    if file == TOKENIZER_JSON:
+        del site.moved[f"/{REPO}/resolve/{COMMIT}/{hub.TOKENIZER}"]
+    elif file in (hub.INDEX, hub.OLD_INDEX):
+        del site.moved[f"/{REPO}/resolve/{COMMIT}/{hub.WEIGHTS}"]
+    right = site.moved.pop(path, None)
+    good = site.files.get(path)
+    site.files[path] = page
+    site.headers.pop(path, None) if file == hub.TOKENIZER else None
+    name = f"{REPO}@{COMMIT}"
+    kept = cache / CACHED / "snapshots" / COMMIT / file
+    with pytest.raises(UserError, match=f"{file}: .*and deleted; look at your connection") as error:
+        encoder_folder(name)
+    assert "\n" not in str(error.value)
+    assert not kept.exists()
+    kept.write_bytes(page)  # by an earlier version
+    with pytest.raises(UserError, match=f"{file}: .*; delete it, and it is fetched anew"):
+        encoder_folder(name)
+    kept.unlink()
+    if good or right:  # as the real hub serves it
+        site.files.pop(path)
+        site.files |= {path: good} if good else {}
+        site.moved |= {path: right} if right else {}
+        assert same(encoder_folder(name), tiny)
+
+
 def test_offline_and_unknown(site, cache, tiny, monkeypatch):
     with pytest.raises(UserError, match="HTTP 404.*HF_TOKEN"):
         encoder_folder("some-org/unknown")

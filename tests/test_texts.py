@@ -1,9 +1,12 @@
 """Anybody's texts and classes: lists of labels, standard input, what is printed, which prompt."""
+import argparse
 import csv
 import io
 import json
+import os
 import re
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,7 @@ def standard_input(monkeypatch):
     ("labels.json", Path("labels.json")),
     ("sports, politics ,", ["sports", "politics"]),
     ("U.S. news,txt", ["U.S. news", "txt"]),
+    ("体育，天气；新闻", ["体育", "天气", "新闻"]),
 ])
 def test_labels_are_names_or_a_file(text, read):
     assert texts.labels(text) == read
@@ -51,6 +55,14 @@ def test_labels_are_names_or_a_file(text, read):
     ("money\tat 10:30 on the market\n", {"money": ["at 10:30 on the market"]}),
     # a class with a colon and no words
     ("a:\nb: ;\nc\t\n", {"a": ["a"], "b": ["b"], "c": ["c"]}),
+    # the same signs in Chinese, and of Arabic
+    ("体育：足球；进球\n财经：价格，工资\n", {"体育": ["足球", "进球"], "财经": ["价格，工资"]}),
+    ("a: كرة؛ هدف\nb\n", {"a": ["كرة", "هدف"], "b": ["b"]}),
+    # commas in some lines, or with a colon; "label" as a class
+    ("arts, culture\nsports\n", {"arts, culture": ["arts, culture"], "sports": ["sports"]}),
+    ("a, b:\nc, d: e\n", {"a, b": ["a, b"], "c, d": ["e"]}),
+    ("label: mark\nb\n", {"label": ["mark"], "b": ["b"]}),
+    ("b\nlabel\n", {"b": ["b"], "label": ["label"]}),
     # an editor's BOM, CRLF, empty lines
     ("\ufeffsports: ball\r\n\r\n  \r\nfood\r\n", {"sports": ["ball"], "food": ["food"]}),
 ])
@@ -67,6 +79,11 @@ def test_a_list_of_labels(tmp_path, content, read):
     ("\nred\n red \n", "line 3: 'red' is there twice"),
     ("red\n: rose\n", "line 2: no class before the colon"),
     ("", "no class in it"),
+    ("sports,politics\nfood,health\n", "commas in every line: write one class a line"),
+    ("sports，politics\n", "commas in every line: write one class a line"),
+    ("label\nsports\nfood\n", "line 1: 'label' is the head of a column, it seems: take it out"),
+    ("Class\twords\nsports\tgoal\n", "line 1: 'Class' is the head of a column"),
+    ('{"sports": {"eng_Latn": ["goal"]}}', "JSON, it seems; the name of such a file must end in"),
     ("\n \n:\n\t\n", "no class in it"),
 ])
 def test_a_list_of_labels_is_refused(tmp_path, content, words):
@@ -74,6 +91,23 @@ def test_a_list_of_labels_is_refused(tmp_path, content, words):
     path.write_text(content)
     with pytest.raises(UserError, match=f"classes.txt: {words}"):
         texts.read_label_list(path)
+
+
+@pytest.mark.parametrize("given", [
+    "sports: goal; match, politics: election", "a：b，c", "sports: goal\npolitics: election"])
+def test_label_words_between_commas_are_refused(given):
+    """Before, "sports: goal" was a class, and "match" another one."""
+    with pytest.raises(argparse.ArgumentTypeError, match="has a colon: label words come from a f"):
+        texts.labels(given)
+
+
+def test_a_list_of_labels_from_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("red: rose\nblue\n",))
+    writer.start()
+    path = texts.labels(str(tmp_path / "pipe"))
+    assert texts.read_label_list(path) == {"red": ["rose"], "blue": ["blue"]}
+    writer.join()
 
 
 def test_texts_of_flags_file_and_standard_input(tmp_path, standard_input):

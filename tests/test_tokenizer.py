@@ -2,6 +2,7 @@
 import base64
 import json
 import shutil
+import warnings
 
 import pytest
 import sentencepiece
@@ -136,6 +137,39 @@ def test_tokenizer_json_as_transformers_writes_it(tmp_path):
     ours = Tokenizer(tmp_path / "saved" / TOKENIZER_FILE)
     for text in ODD + [example.text for example in load_split("minitopics", "test")]:
         assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"], text
+
+
+def test_tokens_that_were_added(tiny, tmp_path):
+    """By add_tokens: transformers gives them ids of their own, we read them as text."""
+    raw = tokenizer_json(tiny)
+    own = [{"id": i, "content": token} for i, token in enumerate(("<s>", "<pad>", "</s>", "<unk>"))]
+    own.append({"id": 89, "content": "<mask>"})
+    path = tmp_path / "tokenizer.json"
+    for added in ([], own, None, "x", [1, {"id": 1}]):
+        path.write_text(json.dumps(raw | {"added_tokens": added}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            Tokenizer(tmp_path / TOKENIZER_FILE)
+    path.write_text(json.dumps(raw | {"added_tokens": [*own, {"id": 90, "content": "<news>"}]}))
+    with pytest.warns(UserWarning, match="1 tokens were added to XLM-R's .<news>.: here they are"):
+        Tokenizer(tmp_path / TOKENIZER_FILE)
+
+
+@pytest.mark.parametrize("file, content", [
+    ("tokenizer.json", {"added_tokens": [{"content": "<mask>"}, {"content": "<news>"}]}),
+    ("added_tokens.json", {"<news>": 90}),
+    ("tokenizer_config.json", {"added_tokens_decoder": {"0": {"content": "<s>"},
+                                                        "90": {"content": "<news>"}}}),
+])
+def test_tokens_that_were_added_beside_a_sentencepiece_model(tiny, tmp_path, file, content):
+    shutil.copy(tiny / TOKENIZER_FILE, tmp_path)
+    (tmp_path / file).write_text("no JSON: not this encoder's trouble")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Tokenizer(tmp_path / TOKENIZER_FILE)
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="1 tokens were added to XLM-R's .<news>.: here they are"):
+        Tokenizer(tmp_path / TOKENIZER_FILE)
 
 
 def put(*path_and_value):

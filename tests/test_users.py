@@ -144,6 +144,127 @@ def test_texts_of_unknown_classes_are_not_dropped(run, run_script, colours, tmp_
     refused(run_script("eval.py", "--run", run, "--data", data), words)
 
 
+def on_data(run_script, tiny, data, *flags):
+    """Trains runs/one on a data folder."""
+    flags = ["--encoder", tiny, "--data", data, *SHORT, "--name", "one", *flags]
+    done = run_script("train.py", *flags)
+    assert done.returncode == 0, done.stderr
+
+
+def edit_labels(data, change):
+    path = data / "labels.json"
+    labels = json.loads(path.read_text())
+    change(labels)
+    path.write_text(json.dumps(labels))
+
+
+def test_in_the_folder_trained_on_unknown_classes_are_refused_too(run_script, tiny, colours,
+                                                                  tmp_path):
+    data = shutil.copytree(colours, tmp_path / "data")
+    on_data(run_script, tiny, data)
+    path = data / "test.tsv"
+    path.write_text(path.read_text().replace("\tred\tcc", "\tRed\tcc"))
+    words = f"{data}: labels.json has no class Red, but the test split has: add it there"
+    for flags in ([], ["--data", data]):
+        refused(run_script("eval.py", "--run", "runs/one", *flags), words)
+    # of another folder all splits are read
+    shutil.copy(colours / "test.tsv", path)
+    copy = shutil.copytree(data, tmp_path / "copy")
+    edit_labels(copy, lambda labels: labels.pop("white"))
+    refused(run_script("eval.py", "--run", "runs/one", "--data", copy),
+            f"{copy}: labels.json has no class white, but the train split has")
+
+
+def test_texts_that_are_left_out_are_counted(run_script, tiny, colours, tmp_path):
+    on_data(run_script, tiny, colours, "--classes", "red,blue,green")
+    done = run_script("eval.py", "--run", "runs/one")
+    assert done.returncode == 0, done.stderr
+    assert "3 classes compete" in done.stdout
+    assert (f"eval.py: {colours}: left out: 12 of 48 test texts, of classes that the run does not "
+            "have (white); a copy of the folder, named by --data, is tested on all") in done.stderr
+    assert sum(row["n"] for row in rows_of(tmp_path / "runs/one/eval-test")) == 2 * 36
+    copy = shutil.copytree(colours, tmp_path / "copy")
+    done = run_script("eval.py", "--run", "runs/one", "--data", copy)
+    assert "4 classes compete (3 seen" in done.stdout
+    assert "left out" not in done.stderr
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_folder_trained_on_and_its_copy_give_the_same(run_script, tiny, colours, tmp_path,
+                                                          whole):
+    """Before, a class of labels.json without any text competed in the copy alone."""
+    data = shutil.copytree(colours, tmp_path / "data")
+    edit_labels(data, lambda labels: labels.update(apple={"aa": ["apple"]}))
+    if whole:  # one table with a column `split`
+        lines = ["\t".join(["id", "text", "label", "lang", "domain", "split"])]
+        for split in ("train", "dev", "test"):
+            rows = (data / f"{split}.tsv").read_text().splitlines()[1:]
+            lines += [f"{row}\t{split}" for row in rows]
+            (data / f"{split}.tsv").unlink()
+        (data / "sentences.tsv").write_text("\n".join(lines) + "\n")
+    on_data(run_script, tiny, data)
+    copy = shutil.copytree(data, tmp_path / "copy")
+    for flags, out in (([], "own"), (["--data", copy], "other")):
+        done = run_script("eval.py", "--run", "runs/one", *flags, "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert "4 classes compete (3 seen" in done.stdout
+    for file in ("results.csv", "predictions.tsv"):
+        assert (tmp_path / "own" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+    settings = [json.loads((tmp_path / out / "results.json").read_text())["settings"]["classes"]
+                for out in ("own", "other")]
+    assert settings == [["blue", "green", "red", "white"]] * 2
+
+
+def test_a_folder_of_test_texts_alone(run, run_script, colours, tmp_path):
+    data = shutil.copytree(colours, tmp_path / "test-only")
+    for split in ("train", "dev"):
+        (data / f"{split}.tsv").unlink()
+    done = run_script("eval.py", "--run", run, "--data", data, "--out", "one")
+    assert done.returncode == 0, done.stderr
+    assert rows_of(tmp_path / "one") == rows_of(run)
+
+
+def test_upper_case_in_class_names(run_script, tiny, colours, tmp_path):
+    """Label words ship for "red"; before, "Red" was its bare name without a word."""
+    data = shutil.copytree(colours, tmp_path / "data")
+    edit_labels(data, lambda labels: labels.update({
+        "red": {"aa": ["moss"]}, "Blue": {"aa": ["sky"]}, "BLUE": {"aa": ["ink"]},
+        "e\u0301": {"aa": ["leaf"]}}))
+    on_data(run_script, tiny, data, "--stacking", "0.5")
+    flags = ["eval.py", "--run", "runs/one", "--text", "apple moss", "--labels"]
+    small = run_script(*flags, "red,white,e\u0301")
+    large = run_script(*flags, "Red,WHITE,\u00c9")
+    assert large.stdout.splitlines()[0] == "text\tclass\tRed\tWHITE\t\u00c9"
+    assert large.stdout.splitlines()[1].split("\t")[2:] == \
+        small.stdout.splitlines()[1].split("\t")[2:]
+    assert run_script(*flags, "blue,red").returncode == 0  # as it is written there
+    refused(run_script(*flags, "bLUE,red"), "--labels: 'bLUE' may be blue, Blue, BLUE of")
+
+
+def test_words_of_a_class_that_the_run_left_aside(run_script, tiny, colours, tmp_path):
+    """Of labels.json, though the run's --classes lack it; before, its bare name."""
+    data = shutil.copytree(colours, tmp_path / "data")
+    edit_labels(data, lambda labels: labels.update(white={"aa": ["moss"]}))
+    on_data(run_script, tiny, data, "--classes", "red,blue,green")
+    done = run_script("eval.py", "--run", "runs/one", "--labels", "red,white", "--show-neighbours")
+    assert "white\tmoss\t" in done.stdout
+
+
+def test_label_words_alike_as_far_as_there_is_room(run_script, headless, colours, tmp_path):
+    """The end of a long description is not read: what differs there alone would always tie."""
+    flags = ["--encoder", headless, "--data", colours, *SHORT, "--label-languages", "all"]
+    assert run_script("train.py", *flags, "--name", "one").returncode == 0
+    long = "apple " * 100
+    (tmp_path / "long.txt").write_text(f"one: {long} moss\ntwo: {long} frog\n")
+    flags = ["eval.py", "--run", "runs/one", "--text", "apple", "--labels", "long.txt"]
+    done = run_script(*flags)
+    assert done.returncode == 2
+    assert "classes 'one' and 'two' cannot be told apart" in done.stderr
+    (tmp_path / "long.txt").write_text(f"one: {long} moss\ntwo: frog\n")
+    done = run_script(*flags)
+    assert "eval.py: 1 of 2 label words are longer than the " in done.stderr
+
+
 def test_label_words_of_other_languages_than_in_training(run_script, tiny, colours, tmp_path):
     data = shutil.copytree(colours, tmp_path / "other")
     labels = json.loads((data / "labels.json").read_text())
@@ -152,7 +273,7 @@ def test_label_words_of_other_languages_than_in_training(run_script, tiny, colou
     flags = ["--encoder", tiny, "--data", colours, *SHORT, "--label-languages", "aa"]
     assert run_script("train.py", *flags, "--name", "one").returncode == 0
     flags = ["eval.py", "--run", "runs/one", "--data", data]
-    refused(run_script(*flags), "'red' has no label word in aa: see --label-languages")
+    refused(run_script(*flags), "'blue' has no label word in aa: see --label-languages")
     assert run_script(*flags, "--label-languages", "cc", "--out", "two").returncode == 0
     assert rows_of(tmp_path / "two") == rows_of(tmp_path / "runs/one")
 
@@ -221,7 +342,10 @@ def test_other_separators_and_files(tmp_path, monkeypatch):
 def test_one_class_alone_is_no_classification(run, run_script, tmp_path):
     (tmp_path / "one.txt").write_text("sports,food\n")
     done = run_script("eval.py", "--run", run, "--labels", "one.txt", "--text", "apple")
-    refused(done, "'sports,food' is the only class, so every text would get it")
+    refused(done, "one.txt: commas in every line: write one class a line")
+    (tmp_path / "one.txt").write_text("sports\n")
+    done = run_script("eval.py", "--run", run, "--labels", "one.txt", "--text", "apple")
+    refused(done, "'sports' is the only class, so every text would get it")
     done = run_script("eval.py", "--run", run, "--labels", "clases", "--text", "apple")
     refused(done, "'clases' is one class, or a file that is not there")
 
@@ -280,6 +404,38 @@ def test_results_are_not_overwritten(run, run_script):
     refused(run_script("eval.py", "--run", run, "--languages", "aa", "--out", run),
             f"argument --out: {run} holds a results.json already; take another folder")
     assert (run / "results.json").read_bytes() == results
+
+
+@pytest.mark.parametrize("file", ["results.csv", "predictions.tsv", "figure.svg", "averages.json"])
+def test_a_folder_with_files_of_other_people(run, run_script, tmp_path, file):
+    (tmp_path / "keep").mkdir()
+    (tmp_path / "keep" / file).write_text("mine")
+    refused(run_script("eval.py", "--run", run, "--out", "keep"),
+            f"argument --out: keep holds a {file} already; take another folder")
+    assert (tmp_path / "keep" / file).read_text() == "mine"
+    refused(run_script("eval.py", "--run", run, "--out", ""), "argument --out: nothing is given")
+
+
+def test_two_evaluations_into_one_folder_at_once(run, run_script, tmp_path):
+    """Before, both ended well, and one's results were lost."""
+    both = [begin("eval.py", "--run", run, "--out", "same", "--languages", lang, cwd=tmp_path)
+            for lang in ("aa", "bb")]
+    errors = [process.communicate()[1].decode() for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2], errors
+    loser = [process.returncode for process in both].index(2)
+    assert "same: another process" in errors[loser] or "same holds a results" in errors[loser]
+    assert {row["lang"] for row in rows_of(tmp_path / "same")} == {("bb", "aa")[loser]}
+
+    (tmp_path / "new").mkdir()
+    with FileLock(tmp_path / "new/.lock"):
+        refused(run_script("eval.py", "--run", run, "--out", "new"), "new: another process is")
+
+
+def test_an_evaluation_that_fails_leaves_no_folder(run, run_script, tmp_path, monkeypatch):
+    monkeypatch.setattr("minirosprompt.classifier.Classifier.score", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_script("eval.py", "--run", run, "--out", "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_settings_changed_under_a_run(run, run_script):
@@ -361,6 +517,14 @@ def test_every_text_and_what_it_was_taken_for(run, tmp_path):
         assert right / len(of_lang) == pytest.approx(row["all"])
 
 
+@pytest.mark.parametrize("labels", ["x" * 5000, f"{'x' * 5000},{'x' * 5000}",
+                                    f"{'☂' * 5000},red", f"a: {'x' * 5000},b", f"{'a ' * 999},a"])
+def test_messages_are_short(run, run_script, labels):
+    done = run_script("eval.py", "--run", run, "--labels", labels, "--text", "apple")
+    assert done.returncode in (0, 2)
+    assert max(map(len, done.stderr.split("\n"))) < 500
+
+
 def test_many_labels_are_no_path():
     """Over 255 letters, which is longer than the name of a file may be."""
     many = [f"word{i}" for i in range(60)]
@@ -402,6 +566,20 @@ IDLE = [
     ("eval.py", "--format jsonl", "--format does nothing without --text or --input"),
     ("eval.py", "--text x --labels none.txt --data runs", "--data does nothing with a file of --l"),
     ("eval.py", "--show-neighbours --text x", "--text does nothing with --show-neighbours"),
+    ("eval.py", "--show-neighbours --stacking 1", "--stacking does nothing with --show-neigh"),
+    ("eval.py", "--show-neighbours --calibration none", "--calibration does nothing with --show-n"),
+    ("eval.py", "--run=", "argument --run: nothing is given"),
+    ("eval.py", "--data=", "argument --data: nothing is given"),
+    ("train.py", "--encoder=", "argument --encoder: nothing is given"),
+    ("data_scripts/taxi1500.py", "--out=", "argument --out: nothing is given"),
+    ("data_scripts/taxi1500.py", "--mirror=", "argument --mirror: nothing is given"),
+    ("eval.py", "--input a --input b", "argument --input: given twice"),
+    ("eval.py", "--text x --labels a,b --labels=c,d", "argument --labels: given twice"),
+    ("eval.py", "--run a --split dev --run b", "argument --run: given twice, and the first would"),
+    ("data_scripts/taxi1500.py", "--out a --out b", "argument --out: given twice"),
+    ("benchmarks/ablations.py", "--only k --only eta", "argument --only: given twice"),
+    ("eval.py", "--text x --labels a,b --label-languages aa", "--label-languages does nothing: "),
+    ("eval.py", "--text x --labels a,b --data nowhere", "nowhere/labels.json: No such file"),
     ("eval.py", "--show-neighbours --split dev", "--split does nothing with --show-neighbours"),
 ]
 
@@ -409,6 +587,25 @@ IDLE = [
 @pytest.mark.parametrize("script, flags, words", IDLE, ids=[flags for _, flags, _ in IDLE])
 def test_flags_that_would_be_ignored_are_refused(run, run_script, script, flags, words):
     refused(run_script(script, *flags.split()), words)
+
+
+def test_a_flag_given_twice():
+    parser = Parser()
+    parser.add_argument("--one")
+    parser.add_argument("--many", action="append")
+    parser.add_argument("rest", nargs="*")
+    argv = ["--many", "1", "--one", "2", "--many=3", "--", "--one", "--one"]
+    assert parser.parse_args(argv).rest == ["--one", "--one"]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--one", "1", "--one=1"])
+
+
+def test_flags_of_training_without_an_objective(train, capsys):
+    done = train("--objective", "--name", "one")
+    assert done.returncode == 0
+    assert ("--objective without a value trains nothing: --shots, --seeds, --steps do nothing"
+            in done.stderr)
+    refused(train("--objective", "--eta", "1"), "--eta does nothing without --objective group-dro")
 
 
 def test_no_flag_is_taken_for_given():

@@ -202,25 +202,31 @@ def test_bin_files(tmp_path):
     assert torch.equal(XLMR.from_pretrained(folder).head.bias, state["lm_head.bias"])
 
 
-def in_shards(folder, tensors):
+def in_shards(folder, tensors, stem="model", ending="safetensors", save=write_safetensors):
     """Two files and an index, as transformers saves large models."""
     (folder / "model.safetensors").unlink(missing_ok=True)
     table = {}
     for n in (1, 2):
         part = {name: tensors[name] for name in list(tensors)[n - 1::2]}
-        write_safetensors(folder / f"model-{n}-of-2.safetensors", part)
-        table |= {name: f"model-{n}-of-2.safetensors" for name in part}
+        save(folder / f"{stem}-{n}-of-2.{ending}", part)
+        table |= {name: f"{stem}-{n}-of-2.{ending}" for name in part}
     index = {"metadata": {"total_size": 1}, "weight_map": table}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / f"{stem}.{ending}.index.json").write_text(json.dumps(index))
 
 
-def test_shards(tmp_path):
+OF_PICKLES = {"stem": "pytorch_model", "ending": "bin",
+              "save": lambda path, part: torch.save(part, path)}
+
+
+@pytest.mark.parametrize("kind", [{}, OF_PICKLES])
+def test_shards(tmp_path, kind):
     want = XLMR.from_pretrained(saved(tmp_path)).state_dict()
-    in_shards(tmp_path, read_safetensors(tmp_path / "model.safetensors")[0])
+    in_shards(tmp_path, read_safetensors(tmp_path / "model.safetensors")[0], **kind)
     for name, weight in XLMR.from_pretrained(tmp_path).state_dict().items():
         assert torch.equal(weight, want[name]), name
-    (tmp_path / "model-2-of-2.safetensors").unlink()
-    with pytest.raises(UserError, match="model-2-of-2.safetensors: No such file"):
+    (last,) = tmp_path.glob("*-2-of-2.*")
+    last.unlink()
+    with pytest.raises(UserError, match=f"{last.name}: No such file"):
         XLMR.from_pretrained(tmp_path)
 
 
@@ -277,9 +283,11 @@ def test_a_checkpoint_of_a_training(tmp_path, part):
     folder = saved(tmp_path)
     tensors, _ = read_safetensors(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    torch.save({"epoch": 3, part: tensors, "optimizer": {}}, folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match=f"lie in one of its parts: {part}, optimizer; save that"):
-        XLMR.from_pretrained(folder)
+    checkpoint = {"epoch": 3, part: tensors, "optimizer": {}}
+    for more in ({}, {"loss": torch.tensor(1.0)}, {part: {"module": tensors}}):
+        torch.save(checkpoint | more, folder / "pytorch_model.bin")
+        with pytest.raises(UserError, match=f"lie in one of its parts: {part}; save that"):
+            XLMR.from_pretrained(folder)
 
 
 POINTER = (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
@@ -287,13 +295,16 @@ POINTER = (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 6
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "tokenizer.json",
-                                  "model-1-of-2.safetensors", "sentencepiece.bpe.model"])
+                                  "model-1-of-2.safetensors", "sentencepiece.bpe.model",
+                                  "config.json", "pytorch_model-1-of-2.bin"])
 def test_a_git_lfs_pointer_is_called_by_its_name(tmp_path, tiny, file):
     """What git clone leaves where Git LFS is not installed."""
     for name in ("config.json", "model.safetensors", "sentencepiece.bpe.model"):
         (tmp_path / name).write_bytes((tiny / name).read_bytes())
     if file == "model-1-of-2.safetensors":
         in_shards(tmp_path, read_safetensors(tmp_path / "model.safetensors")[0])
+    if file == "pytorch_model-1-of-2.bin":
+        in_shards(tmp_path, read_safetensors(tmp_path / "model.safetensors")[0], **OF_PICKLES)
     if file == "pytorch_model.bin":
         (tmp_path / "model.safetensors").unlink()
     if file == "tokenizer.json":

@@ -4,22 +4,24 @@ import io
 import os
 import sys
 import warnings
+from pathlib import Path
 
 from tqdm import tqdm
 
 from .. import UserError
-from .files import clean, read_json
+from .files import clean, listed, read_json
 from .start import heed_interrupts
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with its errors in one line, and without guessing at shortened flags."""
+    """argparse, with its errors in one line; no shortened flags, and none twice."""
 
     def __init__(self, **options):
         super().__init__(**options, allow_abbrev=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def parse_args(self, args=None, namespace=None):
+        self.refuse_repeated(sys.argv[1:] if args is None else args)
         found = super().parse_args(args, namespace)
         for name, value in vars(found).items():
             # A path or a setting, such as Python makes of bytes that are not text. (Texts may.)
@@ -27,6 +29,21 @@ class Parser(argparse.ArgumentParser):
             if name != "text" and readable != str(value):
                 self.error(f"--{name}: {readable} is not UTF-8 (or this locale needs PYTHONUTF8=1)")
         return found
+
+    def refuse_repeated(self, argv):
+        """Ends with an error for a flag that is given twice: argparse would heed the last alone."""
+        given = set()
+        for text in argv:
+            if text == "--":  # none behind it is a flag
+                break
+            flag, _, _ = text.partition("=")
+            action = self._option_string_actions.get(flag)
+            if action is None or isinstance(action, argparse._AppendAction):
+                continue
+            if action.dest in given:
+                self.error(f"argument {flag}: given twice, and the first would be lost: leave one "
+                           "out")
+            given.add(action.dest)
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -91,12 +108,29 @@ def end(status, message):
 
 def refuse(parser, argv, flags, why):
     """Ends with an error if one of these flags was given, even with its default's value."""
+    for flag in given(parser, argv, flags):
+        parser.error(f"{flag} does nothing {why}: leave it out")
+
+
+def given(parser, argv, flags):
+    """-> those of the flags ("lr") that were given, even with their default's value, as "--lr"."""
     # argparse leaves alone what a namespace has already.
     found = argparse.Namespace(**dict.fromkeys(action.dest for action in parser._actions))
     parser.parse_args(argv, found)
-    for flag in flags:
-        if getattr(found, flag) is not None:
-            parser.error(f"--{flag.replace('_', '-')} does nothing {why}: leave it out")
+    return [f"--{flag.replace('_', '-')}" for flag in flags if getattr(found, flag) is not None]
+
+
+def refuse_idle(parser, argv, objective):
+    """For train.py's flags that nothing reads, with these objectives."""
+    if "group-dro" not in objective:
+        refuse(parser, argv, ["eta", "adjustment"], "without --objective group-dro")
+    if not objective:  # a command that has trained may well be repeated so: no error
+        training = [a.dest for group in parser._action_groups if group.title == "training"
+                    for a in group._group_actions if a.dest != "objective"]
+        idle = given(parser, argv, training)
+        if idle:
+            warnings.warn(f"--objective without a value trains nothing: {listed(idle)} "
+                          f"{'does' if len(idle) == 1 else 'do'} nothing")
 
 
 def resumed(parser, argv, run):
@@ -119,7 +153,7 @@ def check_settings(parser, settings, path):
     actions = {a.dest: a for a in parser._actions if a.default is not argparse.SUPPRESS}
     unknown = sorted(settings.keys() - actions.keys())
     if unknown:
-        raise UserError(f"{path}: written by another version ({', '.join(unknown)}); train anew")
+        raise UserError(f"{path}: written by another version ({listed(unknown)}); train anew")
     checked = {}
     for name, action in actions.items():
         checked[name] = settings.get(name, action.default)
@@ -185,8 +219,14 @@ def some(text):
     return text
 
 
+def some_path(text):
+    """Not an empty text: that would be the folder one is in."""
+    return Path(some(text))
+
+
 def whole_path(text):
     """A folder's whole path, to be found from wherever the run is used; or a name, as it is."""
+    some(text)
     if text in ("minitopics", "pocket") or not os.path.isdir(text):
         return text
     return os.path.realpath(text)

@@ -21,7 +21,7 @@ from filelock import FileLock  # a dependency of torch
 from .. import UserError
 from . import hub
 from .download import sha256_of
-from .files import write_json, writing
+from .files import listed, write_json, writing
 from .pieces import fields_but_pieces, sentencepiece_model
 from .safetensors import write_safetensors
 
@@ -218,7 +218,7 @@ def decode(data):
         weights = decode_4bit(raw) if kind else np.frombuffer(raw, "<f4").copy()
         check(np.isfinite(weights).all(), f"{theirs} has numbers that are not finite")
         state[key] = torch.from_numpy(weights).reshape(shape)
-    check(not tensors, f"unknown tensors: {', '.join(sorted(tensors))}")
+    check(not tensors, f"unknown tensors: {listed(sorted(tensors))}")
     # BERT's positions count from 0, XLM-R's from 2: two rows in front that no token reads.
     key = "embeddings.position_embeddings.weight"
     state[key] = torch.cat([torch.zeros(2, D), state[key]])

@@ -14,6 +14,7 @@ import torch
 from .. import UserError
 
 csv.field_size_limit(10**8)
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @contextmanager
@@ -56,10 +57,26 @@ def clean(text):
         return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def refuse_pointer(path, start):
+    """Raises UserError if a file starts as a Git LFS pointer does."""
+    if start.startswith(LFS_POINTER):
+        raise UserError(f"{path}: a Git LFS pointer, which stands for the file: "
+                        "run git lfs pull in its folder, or download the file itself")
+
+
+def listed(names, most=10):
+    """Names as a message can hold them: ten, each cut, and how many more."""
+    names = [f"{name:.60}" for name in names]
+    more = f", … and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def read_text(path):
     """A whole UTF-8 file, with a byte-order mark or without. Raises UserError, naming the file."""
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        data = Path(path).read_bytes()
+        refuse_pointer(path, data)
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -139,7 +156,7 @@ def read_tsv(path, columns):
         row = dict(zip(header, cells))
         empty = [c for c in columns if not row[c].strip()]
         if empty:
-            raise UserError(f"{path}: line {number}: {', '.join(empty)} is empty")
+            raise UserError(f"{path}: line {number}: {listed(empty)} is empty")
         table.append(row)
     if not table:
         raise UserError(f"{path}: no rows")
@@ -164,8 +181,8 @@ def tsv_header(path, lines, columns):
             if set(columns) <= {cell.strip(' "') for cell in first.split(mark)}:
                 raise UserError(f"{path}: line 1: {name} stand between the columns; "
                                 "save it with tabs between them")
-        raise UserError(f"{path}: line 1: no column {', '.join(missing)} "
-                        f"(columns: {', '.join(header)[:100] or 'none'})")
+        raise UserError(f"{path}: line 1: no column {listed(missing)} "
+                        f"(columns: {listed(header) or 'none'})")
     return header
 
 

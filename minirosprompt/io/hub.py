@@ -13,12 +13,13 @@ from pathlib import Path
 from .. import UserError
 from .download import NotFound, download, open_url
 from .files import read_json, writing
-from .pieces import TOKENIZER_JSON, read_model
+from .pieces import TOKENIZER_JSON, check_model, read_model
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 OLD_WEIGHTS = "pytorch_model.bin"
+OLD_INDEX = "pytorch_model.bin.index.json"
 TOKENIZER = "sentencepiece.bpe.model"
 
 # Repository: (commit, {file: (bytes, sha256)}). Of other files the hub itself says the sha256.
@@ -116,20 +117,24 @@ def missing(folder):
         return TOKENIZER
     if has(WEIGHTS) or has(OLD_WEIGHTS):
         return None
-    files = sorted(set(shards(folder / INDEX).values())) if has(INDEX) else [WEIGHTS]
+    index = next((index for index in (INDEX, OLD_INDEX) if has(index)), None)
+    files = sorted(set(shards(folder / index).values())) if index else [WEIGHTS]
     return next((file for file in files if not has(file)), None)
 
 
 def shards(index):
-    """model.safetensors.index.json -> {name of a tensor: the file that holds it}"""
+    """model.safetensors.index.json, or .bin's -> {name of a tensor: the file that holds it}"""
     files = read_json(index).get("weight_map")
-    if not isinstance(files, dict) or not files or not all(map(is_shard, files.values())):
+    ending = "bin" if Path(index).name == OLD_INDEX else "safetensors"
+    if not isinstance(files, dict) or not files \
+            or not all(is_shard(file, ending) for file in files.values()):
         raise UserError(f"{index}: its weight_map does not name files of its folder")
     return files
 
 
-def is_shard(file):
-    return isinstance(file, str) and re.fullmatch(r"[\w-][\w.-]*\.safetensors", file) is not None
+def is_shard(file, ending):
+    name = rf"[\w-][\w.-]*\.{ending}"
+    return isinstance(file, str) and re.fullmatch(name, file) is not None
 
 
 def folders_in_cache(repository, revisions):
@@ -155,8 +160,11 @@ def folders_in_cache(repository, revisions):
 def find_in_cache(repository, revisions=None):
     """-> the first of folders_in_cache that is whole, or None."""
     for folder in folders_in_cache(repository, revisions):
-        if folder.is_dir() and not missing(folder):
-            return folder
+        try:
+            if folder.is_dir() and not missing(folder):
+                return folder
+        except UserError as error:  # an index that is none
+            raise UserError(f"{error}; delete it, and it is fetched anew") from None
     return None
 
 
@@ -209,9 +217,9 @@ def snapshot(name, check_config):
     check_config(folder / CONFIG)
     fetch_one_of(address, folder, (TOKENIZER, TOKENIZER_JSON), known)
     read_model(folder / TOKENIZER)
-    weights = fetch_one_of(address, folder, (WEIGHTS, INDEX, OLD_WEIGHTS), known)
-    if weights == INDEX:
-        for file in sorted(set(shards(folder / INDEX).values())):
+    weights = fetch_one_of(address, folder, (WEIGHTS, INDEX, OLD_WEIGHTS, OLD_INDEX), known)
+    if weights in (INDEX, OLD_INDEX):
+        for file in sorted(set(shards(folder / weights).values())):
             fetch(address, folder, file, known)
     return folder
 
@@ -232,6 +240,7 @@ def fetch_one_of(address, folder, files, known):
     """
     there = [file for file in files if (folder / file).exists()]
     if there:
+        check(folder / there[0], new=False)
         return there[0]
     absent = None
     for file in files:
@@ -249,6 +258,7 @@ def fetch(address, folder, file, known):
     known: {file: (bytes, sha256)}; of others the server is asked. Raises UserError.
     """
     if (folder / file).exists():
+        check(folder / file, new=False)
         return
     url = f"{address}/{file}"
     size, sha256 = known[file] if file in known else size_and_sha256(url)
@@ -257,6 +267,25 @@ def fetch(address, folder, file, known):
                         "unchecked; name another host (HF_ENDPOINT), or bring the files into a "
                         "folder and name that")
     download(url, folder / file, size, sha256, access_token())
+    check(folder / file, new=True)
+
+
+def check(path, new):
+    """Raises UserError for what a server may send in a small file's place, such as a login page.
+
+    new: it has just come; then it is deleted. Else the message says that it is to be.
+    """
+    read = {CONFIG: read_json, INDEX: shards, OLD_INDEX: shards, TOKENIZER_JSON: read_json,
+            TOKENIZER: check_model}.get(path.name)
+    try:
+        if read:
+            read(path)
+    except UserError as error:
+        if not new:
+            raise UserError(f"{error}; delete it, and it is fetched anew") from None
+        path.unlink()
+        raise UserError(f"{error}: not what was asked for, and deleted; look at your connection, "
+                        "and try again") from None
 
 
 def size_and_sha256(url):

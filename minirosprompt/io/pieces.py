@@ -5,11 +5,15 @@ other fields hold settings, of which XLM-R has its own in field 3, how a text is
 https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto
 """
 import base64
+import json
 import struct
+import warnings
 from pathlib import Path
 
+import sentencepiece
+
 from .. import UserError
-from .files import read_json
+from .files import listed, read_json
 from .safetensors import open_data
 
 TOKENIZER_JSON = "tokenizer.json"
@@ -35,7 +39,52 @@ def read_model(path):
         model = file.read()
     if not model:  # SentencePiece would take it for a model, without pieces
         raise UserError(f"{path}: not a SentencePiece model: it is empty")
+    warn_of_added(path.parent, added_tokens(beside))
     return model
+
+
+def check_model(path):
+    """Raises UserError if a file is no SentencePiece model."""
+    try:
+        sentencepiece.SentencePieceProcessor(model_proto=read_model(path))
+    except (RuntimeError, OSError):
+        raise UserError(f"{path}: not a SentencePiece model") from None
+
+
+def warn_of_added(folder, tokens=()):
+    """Says which tokens somebody has added to XLM-R's: here they are ordinary text.
+
+    tokens: as tokenizer.json lists them. transformers notes them in other files, too, by version.
+    """
+    by_id = read_beside(folder / "tokenizer_config.json").get("added_tokens_decoder")
+    found = [*(tokens if isinstance(tokens, list) else []),
+             *(by_id.values() if isinstance(by_id, dict) else [])]
+    added = [str(token["content"]) for token in found if isinstance(token, dict)
+             and "content" in token]
+    added += read_beside(folder / "added_tokens.json")
+    added = [token for token in dict.fromkeys(added) if token not in (*SPECIAL, "<mask>")]
+    if added:
+        warnings.warn(f"{folder}: {len(added)} tokens were added to XLM-R's ({listed(added)}): "
+                      "here they are read as ordinary text, so a text that has one gets other ids "
+                      "than transformers gives it")
+
+
+def added_tokens(path):
+    """The list of that name in a tokenizer.json, which begins with it: the rest is megabytes."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            _, _, behind = file.read(2**18).partition('"added_tokens":')
+        return json.JSONDecoder().raw_decode(behind.lstrip())[0]
+    except (OSError, ValueError, RecursionError):
+        return []
+
+
+def read_beside(path):
+    """A JSON file that nothing depends on -> dict, empty if it is not there or not sound."""
+    try:
+        return read_json(path) if path.is_file() else {}
+    except UserError:
+        return {}
 
 
 def from_tokenizer_json(path):
@@ -53,6 +102,7 @@ def from_tokenizer_json(path):
         special = pieces[:4] == SPECIAL and pieces[-1] == "<mask>"
         rules = base64.b64decode(normaliser["precompiled_charsmap"], validate=True)
         if unigram and special and rules and all(map(is_of_xlmr, steps)):
+            warn_of_added(path.parent, raw.get("added_tokens"))
             return sentencepiece_model(pieces, scores, field(3, field(2, rules)))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, struct.error):
         pass

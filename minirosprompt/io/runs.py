@@ -4,7 +4,7 @@ import itertools
 import json
 import warnings
 from argparse import ArgumentTypeError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os.path import getmtime
 from pathlib import Path
 
@@ -13,17 +13,26 @@ from filelock import FileLock, Timeout
 
 from .. import UserError
 from . import settings
-from .files import read_json, write_json
-from .runtime import environment
+from .files import listed, read_json, write_json
+from .runtime import environment, shard
+
+# What an evaluation writes, and what says that a folder is a run's.
+RESULTS = ("results.json", "results.csv", "predictions.tsv", "figure.svg", "averages.json",
+           "config.json")
 
 
 @contextmanager
 def alone_in(folder):
     """Within, no other process that asks for it, too, can work in this folder.
 
-    It is made if need be. Raises UserError if there is another process.
+    It is made if need be, and taken away again if it stays empty. Raises UserError if there is
+    another process.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{folder} is a file, not a folder") from None
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -33,7 +42,36 @@ def alone_in(folder):
     try:
         yield
     finally:
+        if new:
+            remove_if_empty(folder)
+        with suppress(OSError):  # it went with the folder; or this is Windows, where it stays
+            (folder / ".lock").unlink()
         lock.release()
+
+
+def remove_if_empty(folder):
+    """Takes away a folder that holds nothing but locks, and those below it that do."""
+    below = sorted(filter(Path.is_dir, folder.rglob("*")), reverse=True)  # the deepest first
+    for path in filter(Path.is_dir, [*below, folder]):
+        inside = list(path.iterdir())
+        if all(file.name.startswith(".") and file.name.endswith("lock") for file in inside):
+            for file in inside:
+                file.unlink()
+            path.rmdir()
+
+
+@contextmanager
+def alone_with_results(folder):
+    """Within, no other process writes its results to this folder (--out); None: nothing to do."""
+    if folder is None or shard()[0] > 0:  # of several processes the first one reports
+        yield
+        return
+    with alone_in(folder):
+        try:
+            free_of_results(str(folder))  # somebody may have been faster
+        except ArgumentTypeError as error:
+            raise UserError(f"--out: {error}") from None
+        yield
 
 
 @contextmanager
@@ -80,7 +118,7 @@ def refuse_if_changed(run, hashes):
     # A run of an earlier version has not noted all of them.
     changed = [name for name in hashes if name in before and before[name] != hashes[name]]
     if changed:
-        raise UserError(f"{run}: not what the run was begun with: {', '.join(changed)}; put it "
+        raise UserError(f"{run}: not what the run was begun with: {listed(changed)}; put it "
                         "back as it was, or begin a new run")
 
 
@@ -117,13 +155,15 @@ def prompts_of(run):
                   for objective, seed in itertools.product(*kinds)]
         absent = [path.parent.name for path in wanted if path not in found]
         if absent:
-            warnings.warn(f"{run} is not finished: without {', '.join(absent)}")
+            warnings.warn(f"{run} is not finished: without {listed(absent)}")
     return found
 
 
 def free_of_results(text):
     """Type of --out: a folder without a run or results, which would be lost. -> its Path"""
-    for name in ("results.json", "config.json"):
+    if not text.strip():
+        raise ArgumentTypeError("nothing is given")
+    for name in RESULTS:
         if (Path(text) / name).exists():
             raise ArgumentTypeError(f"{text} holds a {name} already; take another folder")
     return Path(text)

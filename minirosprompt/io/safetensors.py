@@ -11,7 +11,7 @@ import struct
 import torch
 
 from .. import UserError
-from .files import writing
+from .files import LFS_POINTER, refuse_pointer, writing
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -19,7 +19,6 @@ DTYPES = {
     "U8": torch.uint8, "BOOL": torch.bool,
 }
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def open_data(path):
@@ -30,10 +29,11 @@ def open_data(path):
         raise UserError(f"{path}: {error.strerror}") from None
     start = file.read(len(LFS_POINTER))
     file.seek(0)
-    if start == LFS_POINTER:
+    try:
+        refuse_pointer(path, start)
+    except UserError:
         file.close()
-        raise UserError(f"{path}: a Git LFS pointer, which stands for the file: "
-                        "run git lfs pull in its folder, or download the file itself")
+        raise
     return file
 
 

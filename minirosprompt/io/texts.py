@@ -13,30 +13,42 @@ from .files import clean, lines_of, read_lines, write_row, writing
 from .runtime import shard
 
 FORMATS = ("tsv", "jsonl")
+# As they stand in any script: between a class and its words, between words, and within a list.
+COLON = "[:：]"
+SEMICOLON = "[;；؛]"
+COMMA = "[,，、،]"
+HEADERS = ("label", "labels", "class", "classes")
 
 
 def labels(text):
     """--labels -> a Path (of a file; or it ends in .json, .txt, .tsv), or two class names or more.
 
-    Between them are commas, as in any script, or semicolons.
+    Between them are commas, as in any script, or semicolons. Label words come from a file alone.
     """
     if Path(text).suffix.lower() in (".json", ".txt", ".tsv") or is_file(text):
         return Path(text)
-    text = re.sub("[;，、،؛；\n]", ",", text)
+    text = re.sub(rf"{COMMA}|{SEMICOLON}|\n", ",", text)
     found = names(text)
     given = Counter(name.strip() for name in text.split(",") if name.strip())
     twice = [name for name in given if given[name] > 1]
     if twice:
-        raise argparse.ArgumentTypeError(f"{twice[0]!r} is there twice")
+        raise argparse.ArgumentTypeError(f"{twice[0]!r:.80} is there twice")
+    with_words = [name for name in given if re.search(COLON, name)]
+    if len(found) > 1 and with_words:
+        raise argparse.ArgumentTypeError(
+            f"{with_words[0]!r:.80} has a colon: label words come from a file, a class a line: "
+            "sports: goal; match")
     if len(found) == 1:
-        raise argparse.ArgumentTypeError(f"{found[0]!r} is one class, or a file that is not there; "
-                                         "every text would get it: name two classes, with commas")
+        raise argparse.ArgumentTypeError(
+            f"{found[0]!r:.80} is one class, or a file that is not there; every text would get it: "
+            "name two classes, with commas")
     return found
 
 
 def is_file(text):
+    """Is there a file of this name, or a pipe, such as <(command) makes?"""
     try:
-        return Path(text).is_file()
+        return Path(text).exists() and not Path(text).is_dir()
     except (OSError, ValueError):  # as a path it would be too long, say
         return False
 
@@ -45,32 +57,44 @@ def read_label_list(path, languages=None):
     """A class a line -> {class: [label words]}.
 
     After a colon or a tab: its label words, or a description, with semicolons between them. A
-    class without any is represented by its own name. languages: refused. Raises UserError.
+    class without any is represented by its own name. languages: refused. Raises UserError; also
+    for what is another kind of file.
     """
     if languages:
         raise UserError(f"--label-languages: {path} does not say which language its words are in")
     label_words = {}
+    lists = 0  # lines with commas, and neither colon nor tab
     for number, line in enumerate(read_lines(path), 1):
-        name, _, words = line.partition("\t" if "\t" in line else ":")
+        name, *words = re.split("\t" if "\t" in line else COLON, line, maxsplit=1)
+        lists += not words and re.search(COMMA, name) is not None
         name = clean(name.strip())
+        words = "".join(words)
         if not name and not words.strip():
             continue
+        if not label_words and name.startswith("{"):
+            raise UserError(f"{path}: JSON, it seems; the name of such a file must end in .json")
+        if not label_words and name.casefold() in HEADERS and ("\t" in line or not words):
+            raise UserError(f"{path}: line {number}: {name!r} is the head of a column, it seems: "
+                            "take it out (or put a colon behind it, if it is a class)")
         if not name or name in label_words:
-            fault = f"{name!r} is there twice" if name else "no class before the colon"
+            fault = f"{name!r:.80} is there twice" if name else "no class before the colon"
             raise UserError(f"{path}: line {number}: {fault}")
-        words = [clean(word.strip()) for word in words.split(";") if word.strip()]
+        words = [clean(word.strip()) for word in re.split(SEMICOLON, words) if word.strip()]
         if any(is_list(word) for word in words):
             warnings.warn(f"{path}: line {number}: read as one description, commas included; "
                           "between label words there must be semicolons")
         label_words[name] = words or [name]
     if not label_words:
         raise UserError(f"{path}: no class in it")
+    if lists == len(label_words):
+        raise UserError(f"{path}: commas in every line: write one class a line; if its name has a "
+                        "comma, put a colon behind it")
     return label_words
 
 
 def is_list(words):
     """Does it look like label words between commas, and not like a sentence?"""
-    parts = words.split(",")
+    parts = re.split(COMMA, words)
     return len(parts) > 1 and all(len(part.split()) in (1, 2) for part in parts)
 
 
@@ -125,16 +149,19 @@ def write_predictions(path, examples, classes, predicted):
             write_row(file, [e.id, e.lang, e.label, *[classes[c] for c in chosen], e.text])
 
 
-def warn_of_losses(texts, sequences, room, tokenizer):
-    """sequences: lists of ids, one a text, before they are cut to `room` ids."""
+def warn_of_losses(texts, sequences, room, tokenizer, what):
+    """sequences: lists of ids, one a text, before they are cut to `room` ids.
+
+    what: "texts", or what else they are.
+    """
     cut = sum(len(ids) > room for ids in sequences)
     if cut:
-        warnings.warn(f"{cut} of {len(sequences)} texts are longer than the {room} tokens that "
+        warnings.warn(f"{cut} of {len(sequences)} {what} are longer than the {room} tokens that "
                       "there is room for: of these the end is not read")
     unread = sum(text != "" and all(tokenizer.piece(i) in ("▁", "<unk>") for i in ids)
                  for text, ids in zip(texts, sequences))
     if unread:
-        warnings.warn(f"{unread} of {len(sequences)} texts have no token that this encoder knows: "
+        warnings.warn(f"{unread} of {len(sequences)} {what} have no token that this encoder knows: "
                       "what they are scored as means nothing")
 
 

@@ -1,7 +1,8 @@
 """Encoders in Hugging Face's layout: config.json, the weights, sentencepiece.bpe.model.
 
-The weights are model.safetensors, its shards, or pytorch_model.bin. Their names are mapped to ours
-one to one: a missing, unexpected or misshapen tensor is an error that names it, never a warning.
+The weights are model.safetensors, pytorch_model.bin, or either's shards. Their names are mapped to
+ours one to one: a missing, unexpected or misshapen tensor is an error that names it, never a
+warning.
 The tokenizer may be a tokenizer.json instead (pieces.py). Three kinds are read:
 
     XLMRobertaForMaskedLM   xlm-roberta-base and its like          roberta.…, lm_head.…
@@ -216,7 +217,7 @@ def read_encoder(name_or_path):
     folder = encoder_folder(name_or_path)
     sizes = read_config(folder / hub.CONFIG)
     for file, read in ((hub.WEIGHTS, read_whole), (hub.INDEX, read_shards),
-                       (hub.OLD_WEIGHTS, read_pickle)):
+                       (hub.OLD_WEIGHTS, read_pickle), (hub.OLD_INDEX, read_shards)):
         path = folder / file
         if path.exists():
             return from_hugging_face(read(path), sizes, path)
@@ -230,11 +231,12 @@ def read_whole(path):
 
 
 def read_shards(index):
-    """model.safetensors.index.json -> {name: tensor}, out of the files that it names."""
+    """model.safetensors.index.json, or .bin's -> {name: tensor}, out of the files it names."""
     files = hub.shards(index)
     tensors = {}
     for file in sorted(set(files.values())):
-        for name, tensor in read_whole(index.with_name(file)).items():
+        read = read_pickle if file.endswith(".bin") else read_whole
+        for name, tensor in read(index.with_name(file)).items():
             if files.get(name) == file:
                 tensors[name] = tensor
     return tensors
@@ -246,16 +248,22 @@ def read_pickle(path):
         with open_data(path) as file:
             found = torch.load(file, map_location="cpu", weights_only=True)
         tensors = {str(name): t for name, t in found.items() if isinstance(t, torch.Tensor)}
-        inner = [str(name) for name, value in found.items() if isinstance(value, dict)]
+        inner = [str(name) for name, value in found.items() if has_tensors(value)]
     except UserError:
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything
         fault = type(error).__name__
         raise UserError(f"{path}: not a file of plain weights ({fault})") from None
-    if inner and not tensors:
+    if inner:  # beside them a loss, say, may be a tensor
         raise UserError(f"{path}: a checkpoint of a training, whose weights lie in one of its "
                         f"parts: {few(inner)}; save that alone")
     return tensors
+
+
+def has_tensors(value):
+    """Is it a dict that holds a tensor, however deep?"""
+    return isinstance(value, dict) and any(isinstance(of, torch.Tensor) or has_tensors(of)
+                                           for of in value.values())
 
 
 SPARE_ROWS = 256  # that a vocabulary may be padded with: multilingual-e5-small has 35
