@@ -26,14 +26,15 @@ from minirosprompt.report import report, report_by_kind
 
 def arguments(argv):
     p = Parser(description=__doc__)
-    p.add_argument("--run", type=cli.some_path, help="folder of a run, or a prompt (of several, "
-                   "--text and --input take the first by name; default: the newest run; with "
-                   "--labels the prompt that ships)")
+    p.add_argument("--run", type=cli.some_path, action=cli.Once, help="folder of a run, or a "
+                   "prompt (of several, --text and --input take the first by name; default: the "
+                   "newest run; with --labels the prompt that ships)")
     p.add_argument("--encoder", type=whole_path, help="if it lies elsewhere than in training")
     cli.add_device(p)
     p.add_argument("--show-neighbours", action="store_true", help="print what label words become")
     g = p.add_argument_group("evaluate on labelled data")
-    g.add_argument("--data", type=whole_path, help="data folder (default: the one trained on)")
+    g.add_argument("--data", type=whole_path, action=cli.Once,
+                   help="data folder (default: the one trained on)")
     g.add_argument("--languages", type=names,
                    help="languages that are tested (default: all in the data)")
     splits = ["test", "dev", "train"]
@@ -45,10 +46,11 @@ def arguments(argv):
     g.add_argument("--out", type=runs.free_of_results,
                    help="for the results (default: RUN/eval-SPLIT or -2, -3 …)")
     g = p.add_argument_group("classify your own texts")
-    g.add_argument("--labels", type=texts.labels, help="class names with commas; or a file, a "
-                   "class a line (class: label word; description), or a labels.json")
+    g.add_argument("--labels", type=texts.labels, action=cli.Once, help="class names with commas; "
+                   "or a file, a class a line (class: label word; description), or a labels.json")
     g.add_argument("--text", action="append", help="a text; may be given again")
-    g.add_argument("--input", type=some, help='a UTF-8 file with one text a line, or "-"')
+    g.add_argument("--input", type=some, action=cli.Once,
+                   help='a UTF-8 file with one text a line, or "-"')
     g.add_argument("--format", choices=texts.FORMATS, default="tsv", help="(default: tsv)")
     args = p.parse_args(argv)
     of_data = ["languages", "split", "out"]

@@ -55,7 +55,7 @@ def commands_of(args, suite, home, table, name, flags):
         else:
             command = ["train.py", "--name", f"{home}/{name}", "--encoder", args.encoder]
             command += suite.flags + ([] if elsewhere else languages)
-            commands.append(last_of_each(command + shlex.split(flags)))
+            commands.append(command + shlex.split(flags))
     if not elsewhere:
         return commands, folder / "results.json"
     tested = folder / Path(elsewhere).name
@@ -63,21 +63,6 @@ def commands_of(args, suite, home, table, name, flags):
         commands.append(["eval.py", "--run", str(folder), "--data", elsewhere, "--out",
                          str(tested), "--dtype", "bfloat16", *languages])
     return commands, tested / "results.json"
-
-
-def last_of_each(command):
-    """A command without the flags that a later one of the same name overrules, their values too.
-
-    train.py refuses a flag that is given twice.
-    """
-    groups = {}  # {flag: it and its values}, in the order of the last ones
-    name = None
-    for text in command:
-        if text.startswith("--"):
-            name = text
-            groups.pop(name, None)
-        groups.setdefault(name, []).append(text)
-    return [text for group in groups.values() for text in group]
 
 
 def check_flags(path, results, args):

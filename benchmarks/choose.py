@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ablations import last_of_each, run
+from ablations import run
 from suites import SEEN, SOURCE
 
 from minirosprompt import UserError
@@ -170,7 +170,7 @@ def run_fold(args, home, row, fold, held_out):
                      "--languages", ",".join(HALVES[1 - fold % 2]), "--shots", "16",
                      "--objective", "erm", "--seeds", *map(str, args.seeds),
                      "--dtype", "bfloat16", *shlex.split(SOFT[row])]
-        run(last_of_each(["train.py", *flags]))
+        run(["train.py", *flags])
     found = read_json(results)
     settings = found["settings"]
     if (settings["encoder"], settings["seeds"]) != (whole_path(args.encoder), args.seeds):

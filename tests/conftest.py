@@ -163,33 +163,14 @@ def colours(tmp_path_factory):
     return folder
 
 
-def last_of_each(args):
-    """Flags and their values, but for those that a later flag of the same name overrules.
-
-    So that a test may add flags to those that all of its file's tests have: train.py itself refuses
-    a flag that is given twice.
-    """
-    groups = {}  # {flag: it and its values}
-    name = None
-    for arg in args:
-        if str(arg).startswith("--"):
-            name = str(arg).partition("=")[0]
-            groups.pop(name, None)
-        groups.setdefault(name, []).append(arg)
-    return [arg for group in groups.values() for arg in group]
-
-
 @pytest.fixture()
 def run_script(tmp_path, monkeypatch):
     """run_script("train.py", "--lr", 1, ...) -> what the command ends with and prints.
 
     In an empty folder, and in this process, because importing torch takes longer than most of these
-    commands. The script's path is below the repository's root, or absolute. Of the flags of
-    train.py, baselines.py and add_head.py the last of each name counts.
+    commands. The script's path is below the repository's root, or absolute.
     """
     def run(script, *args):
-        if Path(script).name in ("train.py", "baselines.py", "add_head.py"):
-            args = last_of_each(args)
         out = io.StringIO()
         err = io.StringIO()
         code = 0

@@ -199,9 +199,8 @@ def load(run, method):
 def try_out(run, method, *flags):
     # Trains in one go, as `run`. Then again, with a Ctrl-C after the first step and --resume. Then
     # evaluates. -> the prompt and its settings.
-    folder = [] if "--data" in flags else ["--data", data]
     flags = [
-        "--encoder", encoder_folder, *folder, "--objective", method.removeprefix("soft-"),
+        "--encoder", encoder_folder, "--data", data, "--objective", method.removeprefix("soft-"),
         "--seen", "red,blue,green", "--source", "eng_Latn,zho_Hans", "--shots", "4", "--seeds", "0",
         "--steps", "2", "--select-every", "1", "--batch-size", "12", "--split", "dev", *flags]
     train.main([*flags, "--name", run])

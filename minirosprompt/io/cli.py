@@ -14,14 +14,13 @@ from .start import heed_interrupts
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with its errors in one line; no shortened flags, and none twice."""
+    """argparse, with its errors in one line, and without guessing at shortened flags."""
 
     def __init__(self, **options):
         super().__init__(**options, allow_abbrev=False,
                          formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def parse_args(self, args=None, namespace=None):
-        self.refuse_repeated(sys.argv[1:] if args is None else args)
         found = super().parse_args(args, namespace)
         for name, value in vars(found).items():
             # A path or a setting, such as Python makes of bytes that are not text. (Texts may.)
@@ -29,21 +28,6 @@ class Parser(argparse.ArgumentParser):
             if name != "text" and readable != str(value):
                 self.error(f"--{name}: {readable} is not UTF-8 (or this locale needs PYTHONUTF8=1)")
         return found
-
-    def refuse_repeated(self, argv):
-        """Ends with an error for a flag that is given twice: argparse would heed the last alone."""
-        given = set()
-        for text in argv:
-            if text == "--":  # none behind it is a flag
-                break
-            flag, _, _ = text.partition("=")
-            action = self._option_string_actions.get(flag)
-            if action is None or isinstance(action, argparse._AppendAction):
-                continue
-            if action.dest in given:
-                self.error(f"argument {flag}: given twice, and the first would be lost: leave one "
-                           "out")
-            given.add(action.dest)
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -95,6 +79,19 @@ def show_warning(message, *_):
 
 def script():
     return os.path.basename(sys.argv[0])
+
+
+class Once(argparse.Action):
+    """Of a flag that names what is read: given again, the first value would be lost.
+
+    Elsewhere the last value counts, as everywhere: so one can overrule a flag of a longer command.
+    """
+
+    def __call__(self, parser, namespace, value, flag=None):
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"argument {flag}: given twice, and the first would be lost: leave one "
+                         "out")
+        setattr(namespace, self.dest, value)
 
 
 def end(status, message):
