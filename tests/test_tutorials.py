@@ -297,6 +297,21 @@ def test_a_copy_for_colab(copies, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["copies.py", "student", "--repository", mine + "-2"])
     copies.main()  # those that are there get the new address
     assert {address(f"{name}.ipynb") for name in NOTEBOOKS} == {mine + "-2"}
+    text = "\n".join(prose(read(copy / "04_soft_prompts.ipynb")))
+    assert f"]({mine}-2/raw/HEAD/tutorials/pictures/04_slots.svg)" in text
+    assert f"{mine}/" not in text
+
+
+def test_an_address_for_copies_that_are_there(copies, tmp_path, monkeypatch):
+    """Made without one first, as the README has it: pictures and links then lead there as well."""
+    monkeypatch.setattr(sys, "argv", ["copies.py", "student"])
+    copies.main()
+    monkeypatch.setattr(sys, "argv", ["copies.py", "student", "--repository", "https://e.org/a"])
+    copies.main()
+    for name in NOTEBOOKS:
+        text = "\n".join(prose(read(tmp_path / "student" / f"{name}.ipynb")))
+        assert not re.findall(r"\]\((?!https?://|#)[^)]*\)", text), name
+        assert "](https://e.org/a/raw/HEAD/tutorials/pictures/" in text
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

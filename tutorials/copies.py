@@ -50,16 +50,23 @@ def teacher(notebook, solutions):
 def moved(notebook, repository):
     """For a folder within this one: links go up, or, if that is known, to the repository."""
     text = json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
-    if not repository:
-        return re.sub(r"\]\((pictures|solutions|\.\.)/", r"](../\1/", text)
-    text = re.sub(r"\]\((pictures/[^)]*)\)", rf"]({repository}/raw/HEAD/tutorials/\1)", text)
-    text = re.sub(r"\]\((solutions/[^)]*)\)", rf"]({repository}/blob/HEAD/tutorials/\1)", text)
-    text = re.sub(r"\]\(\.\./([^)]*)\)", rf"]({repository}/blob/HEAD/\1)", text)
-    return with_address(text, repository)
+    text = re.sub(r"\]\((pictures|solutions|\.\.)/", r"](../\1/", text)
+    return with_address(text, repository) if repository else text
+
+
+ADDRESS = r'REPOSITORY = \\"([^"\\]*)\\"'  # in the first cell, as JSON writes it
 
 
 def with_address(text, repository):
-    return re.sub(r'REPOSITORY = \\"[^"\\]*\\"', f'REPOSITORY = \\\\"{repository}\\\\"', text)
+    """The text of a copy -> the same with all its links, and its first cell, to the repository"""
+    before = re.search(ADDRESS, text)
+    if before and before[1].startswith("https://"):  # links that went there already
+        text = text.replace(f"]({before[1]}/", f"]({repository}/")
+    text = re.sub(r"\]\(\.\./(pictures/[^)]*)\)", rf"]({repository}/raw/HEAD/tutorials/\1)", text)
+    text = re.sub(r"\]\(\.\./\.\./([^)]*)\)", rf"]({repository}/blob/HEAD/\1)", text)
+    text = re.sub(r"\]\(\.\./([^)]*)\)", rf"]({repository}/blob/HEAD/tutorials/\1)", text)
+    text = re.sub(r"\]\((\w+\.ipynb[^)]*)\)", rf"]({repository}/blob/HEAD/tutorials/\1)", text)
+    return re.sub(ADDRESS, f'REPOSITORY = \\\\"{repository}\\\\"', text)
 
 
 def read(path):
@@ -90,7 +97,9 @@ def main():
             solutions = FOLDER / "solutions" / path.name
             notebook = teacher(notebook, read(solutions) if solutions.exists() else {"cells": []})
         copy.write_text(moved(notebook, args.repository), encoding="utf-8")
-    print(f"{out}: " + (f"{left} notebooks were there and stay as they are" if left else "written"))
+    but = ", but for that address" if args.repository else ""
+    print(f"{out}: " + (f"{left} notebooks were there and stay as they are{but}" if left
+                        else "written"))
 
 
 if __name__ == "__main__":
