@@ -233,6 +233,11 @@ def build(args, which=("ours", "peft", "transformers")):
 
 # ---- measuring -----------------------------------------------------------------------------------
 
+def ms(seconds):
+    """As a text: whole milliseconds, or three digits where there are fewer than ten."""
+    return f"{1000 * seconds:,.0f}" if seconds >= 0.01 else f"{1000 * seconds:.3g}"
+
+
 def flops(c, lengths, C, train=False):
     """Floating-point operations that the mathematics needs; multiply and add are two.
 
@@ -336,7 +341,7 @@ class Bench:
             row[name] = {"seconds": t.tolist(), "median": median, "q1": q1, "q3": q3}
             if name == "products":
                 continue
-            text = f"{name} {1000 * median:,.0f} [{1000 * q1:,.0f}, {1000 * q3:,.0f}] ms"
+            text = f"{name} {ms(median)} [{ms(q1)}, {ms(q3)}] ms"
             if name != "ours":
                 row[name]["ratio"] = np.median(t / ours)
                 text += f" = {row[name]['ratio']:.2f} x"
@@ -433,6 +438,7 @@ def memory_of(args, name, work):
     labels = Labels(14, encoder)
     right = torch.arange(32, device=one.device) % 14                                # (B,)
     optimizer = torch.optim.AdamW([one.weight])
+    del encoder  # or theirs would be charged with our copy of the weights as well
     if one.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # what loading took does not count
     for _ in range(2):

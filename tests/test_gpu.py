@@ -5,12 +5,13 @@
 import argparse
 import json
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import load_script
+from conftest import ROOT, load_script
 
 gpu = load_script("benchmarks/gpu.py")
 # A process that starts another one, as speed.py does; that one would never end.
@@ -49,7 +50,8 @@ def test_what_is_cut_off_fails_or_is_skipped(tmp_path, monkeypatch, capsys):
 
     steps = {"tests": ["-c", HANGS],
              "train": ["-c", "print('10 %\\r20 %\\r30 %'); raise SystemExit(3)"],
-             "compile": ["-c", "import os; print(os.environ['HF_HUB_OFFLINE'])"]}
+             "compile": ["-c", "import os; print(os.environ['HF_HUB_OFFLINE'], "
+                               "os.environ['PYTHONPATH'].split(os.pathsep)[1])"]}
     for name, command in steps.items():
         monkeypatch.setitem(gpu.STEPS, name, lambda args, seconds, command=command: command)
         monkeypatch.setitem(gpu.LIMITS, name, 3 if name == "tests" else 120)
@@ -58,6 +60,7 @@ def test_what_is_cut_off_fails_or_is_skipped(tmp_path, monkeypatch, capsys):
                                       "--total-minutes", str(sum(gpu.LIMITS.values()) / 60),
                                       "--only", "tests", "sweep", "train", "compile"])
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # main sets it: so it is taken back
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")  # where the operator's packages lie
     with pytest.raises(SystemExit) as stopped:
         gpu.main()
     assert stopped.value.code == 1
@@ -73,7 +76,7 @@ def test_what_is_cut_off_fails_or_is_skipped(tmp_path, monkeypatch, capsys):
     assert found["tests"]["lines"][0] == "begun"
     assert found["tests"]["lines"][-1] == "tick"
     assert found["train"]["lines"] == ["30 %"]
-    assert found["compile"]["lines"] == ["1"]
+    assert found["compile"]["lines"] == ["1 elsewhere"]
     report = (tmp_path / "out/gpu.md").read_text()
     assert "| tests | cut off after 3 s | 3." in report
     with pytest.raises(SystemExit):  # nor is a report written over
@@ -87,3 +90,27 @@ def test_no_step_is_begun_without_time(tmp_path, monkeypatch):
     gpu.main()
     found = json.loads((tmp_path / "out/gpu.json").read_text())["steps"]
     assert found["compile"]["outcome"] == "skipped: no time is left"
+
+
+def test_sigterm_ends_what_runs(tmp_path):
+    """`timeout 480 python benchmarks/gpu.py` leaves no process behind."""
+    script = f"""
+import sys
+sys.path[:0] = [{str(ROOT / "benchmarks")!r}, {str(ROOT)!r}]
+import gpu
+gpu.STEPS["train"] = lambda args, seconds: ["-c", {HANGS!r}]
+sys.argv = ["gpu.py", "--device", "cpu", "--only", "train", "--out", {str(tmp_path / "out")!r}]
+gpu.run_script(gpu.main)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    log = tmp_path / "out/train.txt"
+    for _ in range(600):
+        if log.exists() and "tick" in log.read_text():
+            break
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(30) != 0
+    size = log.stat().st_size
+    time.sleep(0.5)
+    assert log.stat().st_size == size > 0
