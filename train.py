@@ -71,7 +71,6 @@ def arguments(argv):
     args = p.parse_args(argv)
     if args.resume:
         return cli.resumed(p, argv, args.resume), Path(args.resume), False
-    # A flag that nothing would read is an error, or said.
     cli.refuse_idle(p, argv, args.objective)
     run = Path("runs") / (args.name or time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}"))
     refuse_if_there(run)
@@ -203,7 +202,8 @@ def train(args, objective, seed, classifier, examples, dev, folder):
                 good = f"{last} is good, of step {log[-1][0]}" if log else "no checkpoint yet"
                 raise UserError(f"the loss is {loss.item()} at step {step} ({good}); "
                                 f"start again with a smaller --lr (now {args.lr})")
-            # Selection: the prompt that is best for its worst group, on dev texts of seen classes.
+            # Selection: the prompt that is best for its worst group. Unseen classes and target
+            # languages are not in dev.
             if step % args.select_every == 0 or step == args.steps:
                 worst, worst_loss = worst_group(classifier, dev, args.group_by)
                 # The dev split is small, so ties are common: then the lower loss is better.

@@ -2,7 +2,7 @@
 
     python data_scripts/pretraining/corpus.py --tokenizer multilingual-e5-small --out data/corpus-e5
     python data_scripts/pretraining/add_head.py --corpus data/corpus-e5 --out runs/me5-mlm
-    python train.py --encoder runs/me5-mlm --verbalizer words
+    python train.py --encoder runs/me5-mlm --verbalizer words --combine mean
 
 A head alone over a frozen body stays too weak, so the upper layers are trained with it. Word
 embeddings stay as they are: head and embeddings share them. The loop, the masking and the
@@ -19,7 +19,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from data_scripts.pretraining.packed import Packed
-from data_scripts.pretraining.pretrain import Masking, train
+from data_scripts.pretraining.pretrain import Masking, add_loop, check_checkpoint, train
 from minirosprompt import UserError
 from minirosprompt.classifier import Classifier, decide
 from minirosprompt.data import load_label_words, load_split
@@ -51,16 +51,7 @@ def arguments():
                    help="folder for the encoder, in Hugging Face layout")
     p.add_argument("--sib200", type=Path, help="data folder: measure a hard prompt on its dev "
                    "split at each look (default: off)")
-    p.add_argument("--resume", action="store_true", help="go on from OUT/pretrain.pt")
-    p.add_argument("--minutes", type=nonnegative, default=math.inf,
-                   help="stop after so many; --resume goes on (default: off)")
-    p.add_argument("--look-every", type=positive, default=200,
-                   help="steps between validations and checkpoints (default: 200)")
-    p.add_argument("--seed", type=whole, default=0)
-    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
-                   help="(default: cuda where there is one)")
-    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32",
-                   help="as in pretrain.py (default: float32)")
+    add_loop(p, look_every=200)
     g = p.add_argument_group("what is trained, besides the head")
     g.add_argument("--keep-layers", type=positive,
                    help="the head reads from this layer; those above are dropped (default: all)")
@@ -90,12 +81,7 @@ def arguments():
 
 def check(args, sizes):
     """Raises UserError for what only the flags together can tell. sizes: of the encoder."""
-    checkpoint = args.out / "pretrain.pt"
-    if checkpoint.exists() and not args.resume:
-        raise UserError(f"--out {args.out}: a training lies there; go on with it by --resume, "
-                        "or choose another folder")
-    if args.resume and not checkpoint.exists():
-        raise UserError(f"{checkpoint}: No such file: there is nothing to resume")
+    check_checkpoint(args)
     if sizes["head"]:
         raise UserError(f"--encoder {args.encoder}: it has a masked-LM head already")
     if args.keep_layers is None:
@@ -216,7 +202,9 @@ class Text(Packed):
             self.held_out["english"] = list(rows.split(self.B))
 
     def frequencies(self, V):
-        """-> (V,) share of every piece; one that never occurs counts half, one without id 0."""
+        """-> (V,) share of every piece. One that never occurs counts half, a row of the embedding
+        that no piece uses next to nothing: the bias begins as the logarithm.
+        """
         counts = np.bincount(self.ids[:self.bos], minlength=V) + 0.5            # (V,)
         counts[self.tokenizer.vocab_size:] = 1e-3
         return torch.from_numpy(counts / counts.sum()).float()

@@ -87,7 +87,7 @@ def choose_languages(texts):
 
 
 def leave_out(texts, without):
-    """Raises UserError if one of the sources `without` is not among the texts."""
+    """-> texts but for the sources `without`. Raises UserError if one of these is not there."""
     for source in without:
         if source not in texts:
             raise UserError(f"--without {source}: not among {', '.join(texts)}")
@@ -225,11 +225,11 @@ def main():
     else:
         download = args.out / "download"
         texts = {source: read(source, download, languages) for source in SOURCES}
-    parallel = [source for source in texts if source in SOURCES and SOURCES[source].parallel]
-    parallel = [source for source in parallel if source not in args.without]
     if not args.languages:
         languages = choose_languages(texts)
-    texts = restrict(leave_out(texts, args.without), languages, parallel)
+    texts = leave_out(texts, args.without)
+    parallel = [source for source in texts if source in SOURCES and SOURCES[source].parallel]
+    texts = restrict(texts, languages, parallel)
 
     if args.tokenizer:
         model = read_model(encoder_folder(args.tokenizer) / TOKENIZER_FILE)

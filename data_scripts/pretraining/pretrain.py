@@ -52,17 +52,7 @@ def arguments():
                    help="folder of the three tables (default: MiniTopics)")
     p.add_argument("--corpus", type=Path,
                    help="folder that corpus.py wrote: train on its text and tokenizer instead")
-    p.add_argument("--resume", action="store_true", help="go on from OUT/pretrain.pt")
-    p.add_argument("--minutes", type=nonnegative, default=math.inf,
-                   help="stop after so many; --resume goes on (default: off)")
-    p.add_argument("--look-every", type=positive, default=500,
-                   help="steps between validations and checkpoints (default: 500)")
-    p.add_argument("--seed", type=whole, default=0)
-    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
-                   help="(default: cuda where there is one)")
-    p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32",
-                   help="bfloat16 is autocast; on CPUs without native bfloat16 it is slower "
-                   "(default: float32)")
+    add_loop(p, look_every=500)
     g = p.add_argument_group("model")
     g.add_argument("--vocab-size", type=positive, default=8000,
                    help="V, special tokens included; not with --corpus (default: 8000)")
@@ -92,13 +82,34 @@ def arguments():
     return p.parse_args()
 
 
-def check(args):
-    """Raises UserError for what only the flags together can tell."""
-    if (args.out / "pretrain.pt").exists() and not args.resume:
+def add_loop(parser, look_every):
+    """The flags that `train` reads, and where it runs; look_every: the default."""
+    parser.add_argument("--resume", action="store_true", help="go on from OUT/pretrain.pt")
+    parser.add_argument("--minutes", type=nonnegative, default=math.inf,
+                        help="stop after so many; --resume goes on (default: off)")
+    parser.add_argument("--look-every", type=positive, default=look_every,
+                        help="steps between validations and checkpoints (default: %(default)s)")
+    parser.add_argument("--seed", type=whole, default=0)
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
+                        help="(default: cuda where there is one)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32",
+                        help="bfloat16 is autocast; on CPUs without native bfloat16 it is slower "
+                        "(default: float32)")
+
+
+def check_checkpoint(args):
+    """Raises UserError if a checkpoint would be overwritten, or there is none to resume."""
+    checkpoint = args.out / "pretrain.pt"
+    if checkpoint.exists() and not args.resume:
         raise UserError(f"--out {args.out}: a pretraining lies there; go on with it by --resume, "
                         "or choose another folder")
-    if args.resume and not (args.out / "pretrain.pt").exists():
-        raise UserError(f"{args.out / 'pretrain.pt'}: No such file: there is nothing to resume")
+    if args.resume and not checkpoint.exists():
+        raise UserError(f"{checkpoint}: No such file: there is nothing to resume")
+
+
+def check(args):
+    """Raises UserError for what only the flags together can tell."""
+    check_checkpoint(args)
     if args.width % args.heads:
         raise UserError(f"--width {args.width} is not a multiple of --heads {args.heads}")
 

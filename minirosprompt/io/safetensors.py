@@ -37,13 +37,6 @@ def open_data(path):
     return file
 
 
-def few(names):
-    """Names as a message can hold them: two, each cut, and how many more."""
-    names = [f"{name:.60}" for name in names]
-    more = f" and {len(names) - 2:,} more" if len(names) > 2 else ""
-    return ", ".join(names[:2]) + more
-
-
 def read_safetensors(path):
     """-> ({name: tensor}, {metadata}).
 

@@ -18,8 +18,8 @@ import torch
 
 from .. import UserError
 from . import e5, hub
-from .files import read_json, writing
-from .safetensors import few, open_data, read_safetensors, write_safetensors
+from .files import listed, read_json, writing
+from .safetensors import open_data, read_safetensors, write_safetensors
 
 XLMR_PIECES = 250_002   # ids of XLM-R's tokenizer
 FIRST_POSITION = 2      # XLM-R's positions count from 2 (fairseq: padding's id + 1), BERT's from 0
@@ -179,7 +179,7 @@ def from_hugging_face(tensors, sizes, path):
     table = key_map(sizes)
     missing = sorted(table.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - table.keys())
-    faults = [f"{fault}: {few(keys)}"
+    faults = [f"{fault}: {listed(keys, 2)}"
               for fault, keys in (("missing", missing), ("unexpected", unexpected)) if keys]
     if faults:
         raise UserError(f"{path}: not an XLM-R of {sizes['layers']} layers; {'; '.join(faults)}")
@@ -256,7 +256,7 @@ def read_pickle(path):
         raise UserError(f"{path}: not a file of plain weights ({fault})") from None
     if inner:  # beside them a loss, say, may be a tensor
         raise UserError(f"{path}: a checkpoint of a training, whose weights lie in one of its "
-                        f"parts: {few(inner)}; save that alone")
+                        f"parts: {listed(inner, 2)}; save that alone")
     return tensors
 
 
