@@ -2,7 +2,7 @@
 test time.
 
 Letters in shape comments, everywhere: B batch, T tokens, P prompt vectors, D width, H heads,
-V vocabulary, C classes, W label words (at the mask: their pieces), K neighbours, G groups; N texts.
+V vocabulary, C classes, W label words, M their pieces, K neighbours, G groups; N texts.
 """
 
 

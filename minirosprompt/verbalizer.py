@@ -1,15 +1,15 @@
 """Nonparametric verbalizer (NPPrompt, Zhao et al., ACL 2023): a class is what its name's
 neighbours say.
 
-For a token of a label word with embedding b, over the embeddings E:
+For a piece of a label word with embedding b, over the embeddings E:
 
     s_j = cos(E_j, b)
     w = softmax(s over the K nearest)
     score = sum_j w_j logit_j,   logit_j = h . E_j + bias_j
 
-The head is linear in its last step, so score = h . (sum_j w_j E_j) + sum_j w_j bias_j: a label set
-is a W x D matrix, and the product over the whole vocabulary is never needed. Nothing here is
-trained, so any class can be named at test time.
+The head is linear in its last step, so score = h . (sum_j w_j E_j) + sum_j w_j bias_j; so is the
+mean over a word's pieces, its score. A label set is a W x D matrix, and the product over the whole
+vocabulary is never needed. Nothing here is trained, so any class can be named at test time.
 """
 import torch
 import torch.nn.functional as F
@@ -19,11 +19,11 @@ from .io.label_words import check_apart, own_pieces, tokens_of
 
 
 def nearest(b, E, k, tokenizer):
-    """b: (W, D), E: (V, D) -> cosines and ids (W, K) of each b's k nearest ordinary tokens."""
+    """b: (M, D), E: (V, D) -> cosines and ids (M, K) of each b's k nearest ordinary tokens."""
     length = E.norm(dim=1).clamp(min=1e-12)                                         # (V,)
     similarity = []
     ids = []
-    # (W, V) at once would take a gigabyte for 1,000 words in XLM-R's vocabulary
+    # (M, V) at once would take a gigabyte for 1,000 pieces in XLM-R's vocabulary
     for of_64 in F.normalize(b, dim=1).split(64):
         cosine = of_64 @ E.T / length                                               # (64, V)
         cosine[:, list(tokenizer.special)] = -torch.inf
@@ -32,6 +32,12 @@ def nearest(b, E, k, tokenizer):
         similarity.append(top.values)
         ids.append(top.indices)
     return torch.cat(similarity), torch.cat(ids)
+
+
+def mean_of(owner):
+    """owner (N,): whose each of N things is -> (owners, N): times the things, each owner's mean."""
+    member = F.one_hot(owner).T.float()                                             # (owners, N)
+    return member / member.sum(1, keepdim=True)
 
 
 def best_word(scores, owner, C):
@@ -46,48 +52,45 @@ def best_word(scores, owner, C):
 class Verbalizer:
     """Scores classes from the mask's state h.
 
-    classes: the C names, in order; neighbours: of every token of a label word (class, word,
+    classes: the C names, in order; neighbours: of every piece of a label word (class, word,
     [(piece, weight)]), for people to read.
     """
 
     def __init__(self, encoder, tokenizer, label_words, k=1, combine="max"):
         """label_words: {class: [word, ...]}, in as many languages as one can write.
 
-        Each of a word's pieces stands for it, W in all (chosen in results/log.md; NPPrompt's code
-        takes the first alone, which may be "the"). combine: how a class's pieces make one score:
-        "max" (NPPrompt's choice for words) or "mean". Raises UserError as io/label_words.py does.
+        A word's score is the mean of its pieces' (chosen in results/log.md; NPPrompt's code takes
+        the first alone, which may be "the"). combine: how a class's words make one score: "max"
+        (NPPrompt's choice) or "mean". Raises UserError as io/label_words.py does.
         """
         self.classes = list(label_words)
         self.combine = combine
         ordinary = tokenizer.vocab_size - len(tokenizer.special)
         if k > ordinary:
             raise UserError(f"--k {k}: the vocabulary has {ordinary} ordinary tokens")
-        pieces = []   # W ids
-        owner = []    # W numbers of classes
-        words = []    # W words
-        for c, of_class in enumerate(own_pieces(label_words, tokenizer).values()):
-            pieces += of_class.keys()
-            words += of_class.values()
-            owner += [c] * len(of_class)
+        found = own_pieces(label_words, tokenizer)                                  # W words
+        pieces = [i for _, _, ids in found for i in ids]                            # M ids
+        word_of = [n for n, (_, _, ids) in enumerate(found) for _ in ids]           # M numbers
+        owner = [self.classes.index(label) for label, _, _ in found]                # W numbers
         # Nothing below depends on a text or on the prompt, so it is done once for a label set.
         with torch.no_grad():
             E = encoder.word.weight.float()                                         # (V, D)
-            similarity, ids = nearest(E[pieces], E, k, tokenizer)                   # (W, K)
-            w = similarity.softmax(1)                                               # (W, K)
-            # The weighted mean of logits is the logit of the weighted mean: see above.
-            self.weight = torch.einsum("wk,wkd->wd", w, E[ids])                     # (W, D)
-            self.bias = (w * encoder.head.bias.float()[ids]).sum(1)                 # (W,)
+            similarity, ids = nearest(E[pieces], E, k, tokenizer)                   # (M, K)
+            w = similarity.softmax(1)                                               # (M, K)
+            # The weighted mean of logits is the logit of the weighted mean (see above) ...
+            weight = torch.einsum("mk,mkd->md", w, E[ids])                          # (M, D)
+            bias = (w * encoder.head.bias.float()[ids]).sum(1)                      # (M,)
             self.owner = torch.tensor(owner, device=E.device)                       # (W,) its class
+            # ... and so it is for the mean of a word's pieces, of a class's words.
+            mean = mean_of(torch.tensor(word_of, device=E.device))                  # (W, M)
             if combine == "mean":
-                # The mean over a class's pieces is linear too: it folds into the matrix, W = C.
-                share = F.one_hot(self.owner).T.float()                             # (C, W)
-                share = share / share.sum(1, keepdim=True)
-                self.weight = share @ self.weight                                   # (C, D)
-                self.bias = share @ self.bias                                       # (C,)
+                mean = mean_of(self.owner) @ mean                                   # (C, M), W = C
+            self.weight = mean @ weight                                             # (W, D)
+            self.bias = mean @ bias                                                 # (W,)
         self.neighbours = []
-        for c, word, js, ws in zip(owner, words, ids.tolist(), w.tolist()):
-            found = [(tokenizer.piece(j), weight) for j, weight in zip(js, ws)]
-            self.neighbours.append((self.classes[c], word, found))
+        for n, js, ws in zip(word_of, ids.tolist(), w.tolist()):
+            of_piece = [(tokenizer.piece(j), weight) for j, weight in zip(js, ws)]
+            self.neighbours.append((*found[n][:2], of_piece))
 
     def read(self):
         """Nothing to do: label words are vectors of the embedding, whatever the prompt."""
@@ -112,10 +115,7 @@ class StateVerbalizer:
     """
 
     def __init__(self, model, template, label_words, temperature=0.05, combine="max"):
-        """model: PromptedEncoder; template: the texts'; label_words: {class: [word, ...]}.
-
-        combine: "max" or "mean", as above. Raises UserError as Verbalizer does.
-        """
+        """model: PromptedEncoder; template: the texts'. The others, and errors, as Verbalizer's."""
         self.classes = list(label_words)
         self.model = model
         self.temperature = temperature
@@ -127,13 +127,13 @@ class StateVerbalizer:
         check_apart({label: [tuple(ids) for c, ids in zip(owner, self.sequences) if c == n]
                      for n, label in enumerate(self.classes)})
         self.owner = torch.tensor(owner, device=model.encoder.word.weight.device)   # (W,)
-        self.member = F.one_hot(self.owner).T.float()                               # (C, W)
+        self.mean = mean_of(self.owner)                                             # (C, W)
 
     def read(self):
         """Reads the label words under the prompt as it is now. Once a step; once for scoring."""
         weight = F.normalize(self.model.read(self.sequences), dim=1)                # (W, D)
         if self.combine == "mean":
-            weight = F.normalize(self.member @ weight, dim=1)                       # (C, D)
+            weight = F.normalize(self.mean @ weight, dim=1)                         # (C, D)
         self.weight = weight
 
     def scores(self, h):

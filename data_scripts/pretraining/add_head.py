@@ -2,7 +2,7 @@
 
     python data_scripts/pretraining/corpus.py --tokenizer multilingual-e5-small --out data/corpus-e5
     python data_scripts/pretraining/add_head.py --corpus data/corpus-e5 --out runs/me5-mlm
-    python train.py --encoder runs/me5-mlm --verbalizer words --combine mean
+    python train.py --encoder runs/me5-mlm --verbalizer words
 
 A head alone over a frozen body stays too weak, so the upper layers are trained with it. Word
 embeddings stay as they are: head and embeddings share them. The loop, the masking and the

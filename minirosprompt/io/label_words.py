@@ -171,19 +171,31 @@ def check_apart(signs):
 
 
 def own_pieces(label_words, tokenizer):
-    """{class: [word, ...]} -> {class: {id: word}}: the pieces of a class's words, each once.
+    """{class: [word, ...]} -> [(class, word, ids)]: of each word the pieces only its class has.
 
     A piece that another class has too ("world" in "world politics" and "world music") says nothing
-    and is left out, unless a class has no other. Raises and warns as tokens_of and check_apart do.
+    and is left out, unless a class has no other. Raises and warns as tokens_of and check_apart do,
+    and warns of a class that has no piece of its own when others need its pieces too.
     """
-    pieces = {label: {} for label in label_words}
-    for label, word, ids in tokens_of(label_words, tokenizer):
-        for i in ids:
-            pieces[label].setdefault(i, word)
+    found = [(label, word, list(dict.fromkeys(ids)))
+             for label, word, ids in tokens_of(label_words, tokenizer)]
+    pieces = {label: set() for label in label_words}
+    for label, _, ids in found:
+        pieces[label].update(ids)
     classes_with = Counter(i for of_class in pieces.values() for i in of_class)
-    own = {}
-    for label, of_class in pieces.items():
-        alone = {i: word for i, word in of_class.items() if classes_with[i] == 1}
-        own[label] = alone or of_class
-    check_apart(own)
+    poor = {label: of_class for label, of_class in pieces.items()
+            if all(classes_with[i] > 1 for i in of_class)}
+    own = []
+    for label, word, ids in found:
+        if label not in poor:
+            ids = [i for i in ids if classes_with[i] == 1]
+        if ids:
+            own.append((label, word, ids))
+    check_apart({label: [tuple(sorted(ids)) for of, _, ids in own if of == label]
+                 for label in label_words})
+    for label, of_class in poor.items():
+        rivals = dict.fromkeys(of for of, _, ids in own if of != label and of_class & set(ids))
+        if rivals:
+            warnings.warn(f"class {label!r:.80} has no token that its label words alone have, so "
+                          f"its texts may go to {listed(rivals, 3)}; use other words")
     return own
