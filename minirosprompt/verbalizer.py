@@ -8,8 +8,8 @@ For a piece of a label word with embedding b, over the embeddings E:
     score = sum_j w_j logit_j,   logit_j = h . E_j + bias_j
 
 The head is linear in its last step, so score = h . (sum_j w_j E_j) + sum_j w_j bias_j; so is the
-mean over a word's pieces, its score. A label set is a W x D matrix, and the product over the whole
-vocabulary is never needed. Nothing here is trained, so any class can be named at test time.
+mean over a word's pieces. A label set is a W x D matrix, and the product over the whole vocabulary
+is never needed. Nothing here is trained, so any class can be named at test time.
 """
 import torch
 import torch.nn.functional as F
@@ -34,9 +34,9 @@ def nearest(b, E, k, tokenizer):
     return torch.cat(similarity), torch.cat(ids)
 
 
-def mean_of(owner):
-    """owner (N,): whose each of N things is -> (owners, N): times the things, each owner's mean."""
-    member = F.one_hot(owner).T.float()                                             # (owners, N)
+def mean_of(owner, weight=1):
+    """owner (N,): whose each of N is; weight (N,) -> (owners, N), which takes each owner's mean."""
+    member = F.one_hot(owner).T * weight                                            # (owners, N)
     return member / member.sum(1, keepdim=True)
 
 
@@ -52,16 +52,15 @@ def best_word(scores, owner, C):
 class Verbalizer:
     """Scores classes from the mask's state h.
 
-    classes: the C names, in order; neighbours: of every piece of a label word (class, word,
-    [(piece, weight)]), for people to read.
+    classes: the C names; neighbours: (class, word, [(piece, weight)]) of each piece, for people.
     """
 
     def __init__(self, encoder, tokenizer, label_words, k=1, combine="max"):
         """label_words: {class: [word, ...]}, in as many languages as one can write.
 
-        A word's score is the mean of its pieces' (chosen in results/log.md; NPPrompt's code takes
-        the first alone, which may be "the"). combine: how a class's words make one score: "max"
-        (NPPrompt's choice) or "mean". Raises UserError as io/label_words.py does.
+        A word's pieces count by the cubes of their lengths: the "s" of "politic", "s" fits any text
+        (results/log.md; NPPrompt's code takes the first, which may be "the"). combine: a class's
+        score is its best word's, "max", as NPPrompt's, or "mean". Raises as io/label_words.py does.
         """
         self.classes = list(label_words)
         self.combine = combine
@@ -82,7 +81,8 @@ class Verbalizer:
             bias = (w * encoder.head.bias.float()[ids]).sum(1)                      # (M,)
             self.owner = torch.tensor(owner, device=E.device)                       # (W,) its class
             # ... and so it is for the mean of a word's pieces, of a class's words.
-            mean = mean_of(torch.tensor(word_of, device=E.device))                  # (W, M)
+            length = torch.tensor([len(tokenizer.piece(i)) for i in pieces], device=E.device)
+            mean = mean_of(torch.tensor(word_of, device=E.device), length ** 3)     # (W, M)
             if combine == "mean":
                 mean = mean_of(self.owner) @ mean                                   # (C, M), W = C
             self.weight = mean @ weight                                             # (W, D)

@@ -2,6 +2,7 @@
 they say of themselves is so; and their stored outputs are of their own code.
 """
 import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -366,12 +367,38 @@ def test_the_checker_shows_yours_and_expected(execute, capsys):
     assert capsys.readouterr().out == "todo: yours to write, in the cell above\n"
 
 
+def test_the_checker_names_frequent_slips(execute, capsys):
+    from tutorial import check
+
+    q = torch.tensor([0.5, 0.5])
+
+    def in_place(q):
+        q *= 2
+        return q
+
+    def forgotten(q):
+        q.sum()
+
+    check(in_place, {"first": ((q,), torch.ones(2)), "second": ((q,), torch.ones(2))})
+    said = capsys.readouterr().out
+    assert said.endswith("solved\n") and q.tolist() == [0.5, 0.5]
+    assert said.count("it changes its argument 1 in place") == 2
+    check(forgotten, {"first": ((q,), torch.ones(2))})
+    assert "None is what a function gives that ends without a return" in capsys.readouterr().out
+    with pytest.raises(RuntimeError):
+        check(lambda q: q @ torch.ones(3), {"first": ((q,), 1.0)})
+    assert capsys.readouterr().out == "ERROR  first\n       called with (2,): 0.5, 0.5\n"
+
+
 # ---- day one -------------------------------------------------------------------------------------
 
 def test_day_one():
     done = subprocess.run([sys.executable, FOLDER / "day_one.py"], capture_output=True, text=True)
-    if load_script("tutorials/day_one.py").missing_packages():
-        assert done.returncode == 1 and "has no matplotlib" in done.stderr
+    day_one = load_script("tutorials/day_one.py")
+    lacking = [name for name in day_one.PACKAGES + day_one.JUPYTER
+               if importlib.util.find_spec(name) is None]
+    if lacking:
+        assert done.returncode == 1 and f"has no {', '.join(lacking)}" in done.stderr
     else:
         assert done.returncode == 0 and done.stdout.startswith("ready: Python "), done.stderr
 

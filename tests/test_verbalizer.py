@@ -19,6 +19,7 @@ def by_the_book(encoder, tokenizer, label_words, h, k, combine):
         of_words = []
         for word in words:
             of_pieces = []
+            cubes = [len(tokenizer.piece(i)) ** 3 for i in tokenizer.encode(word)]
             for piece in tokenizer.encode(word):
                 b = E[piece]                                            # (D,)
                 s = [float(E[j] @ b / E[j].norm() / b.norm()) for j in range(len(E))]
@@ -27,7 +28,7 @@ def by_the_book(encoder, tokenizer, label_words, h, k, combine):
                 nearest = sorted(range(len(E)), key=lambda j: -s[j])[:k]
                 z = sum(math.exp(s[j]) for j in nearest)
                 of_pieces.append(sum(math.exp(s[j]) / z * logits[:, j] for j in nearest))
-            of_words.append(sum(of_pieces) / len(of_pieces))
+            of_words.append(sum(c * s for c, s in zip(cubes, of_pieces)) / sum(cubes))
         of_words = torch.stack(of_words)
         classes.append(of_words.amax(0) if combine == "max" else of_words.mean(0))
     return torch.stack(classes, 1)
@@ -90,14 +91,15 @@ def test_a_piece_of_two_classes_speaks_for_neither(encoder, tokenizer):
     assert used == {"red": {"▁red"}, "white": {"▁white"}}
 
 
-def test_a_word_is_the_mean_of_its_pieces_not_the_best(encoder, tokenizer):
-    """XLM-R's "politics" is "▁politic" and "s". With the best of them a frequent "s" won always."""
-    encoder.head.bias.data[tokenizer.encode("sea")] = 100.0  # as frequent as that "s"
+def test_long_pieces_speak_for_a_word_not_a_frequent_short_one(encoder, tokenizer):
+    """XLM-R's "politics" is "▁politic" and "s". With the best piece a frequent "s" won always."""
+    encoder.head.bias.data[tokenizer.encode("sea")] = 20.0  # as frequent as that "s"
     h = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
     logits = h @ encoder.word.weight.T + encoder.head.bias                          # (B, V)
-    of_pieces = logits[:, tokenizer.encode("sky sea whale")]                        # (B, 3)
-    scores = Verbalizer(encoder, tokenizer, {"red": ["red"], "blue": ["sky sea whale"]}).scores(h)
-    torch.testing.assert_close(scores[:, 1], of_pieces.mean(1))
+    whale, sea = logits[:, tokenizer.encode("whale sea")].T                         # (B,), (B,)
+    scores = Verbalizer(encoder, tokenizer, {"red": ["red"], "blue": ["whale sea"]}).scores(h)
+    by_hand = (6 ** 3 * whale + 4 ** 3 * sea) / (6 ** 3 + 4 ** 3)  # "▁whale", "▁sea"
+    torch.testing.assert_close(scores[:, 1], by_hand)
 
 
 def test_a_class_keeps_its_only_piece_and_a_class_without_any_is_warned_of(encoder, tokenizer):

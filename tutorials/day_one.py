@@ -13,6 +13,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
 PACKAGES = ["torch", "sentencepiece", "numpy", "tqdm", "matplotlib"]
+JUPYTER = ["jupyterlab", "ipykernel"]  # who reads this in a notebook has them
 OLDEST_TORCH = (2, 10)  # the tests pass with it
 ON_COLAB = "google.colab" in sys.modules
 
@@ -84,6 +85,7 @@ def ready():
 
 
 if __name__ == "__main__":
+    PACKAGES += JUPYTER
     try:
         ready()
     except NotReady as error:

@@ -96,18 +96,35 @@ def check(function, cases, tolerance=1e-4):
     """
     right = 0
     for case, (arguments, expected) in cases.items():
+        given = [own_copy(argument) for argument in arguments]
         try:
-            yours = function(*arguments)
+            yours = function(*given)
         except NotImplementedError:
             print(f"{function.__name__}: yours to write, in the cell above")
             return
+        except Exception:
+            print(f"ERROR  {case}\n       called with {', '.join(brief(of) for of in arguments)}")
+            raise
         same = alike(yours, expected, tolerance)
         right += same
         print(f"{'right' if same else 'WRONG'}  {case}\n"
               f"       yours     {brief(yours)}\n       expected  {brief(expected)}")
-        if not same and isinstance(expected, torch.Tensor):
+        if yours is None and expected is not None:
+            print("       None is what a function gives that ends without a return")
+        elif not same and isinstance(expected, torch.Tensor):
             print(f"       {first_difference(yours, expected, tolerance)}")
+        for number, (before, after) in enumerate(zip(arguments, given), 1):
+            if isinstance(before, torch.Tensor) and not alike(after, before, 0.0):
+                print(f"       it changes its argument {number} in place (by += or the like): "
+                      "whoever calls it may need the old one")
     print("solved" if right == len(cases) else f"{right} of {len(cases)} cases are right")
+
+
+def own_copy(argument):
+    """A tensor's copy, so that a function that writes into it spoils no other case."""
+    if isinstance(argument, torch.Tensor) and not argument.requires_grad:
+        return argument.clone()
+    return argument
 
 
 def alike(yours, expected, tolerance):
@@ -121,7 +138,7 @@ def alike(yours, expected, tolerance):
         if not isinstance(yours, torch.Tensor) or yours.shape != expected.shape:
             return False
         return torch.allclose(yours.double().cpu(), expected.double().cpu(), rtol=tolerance,
-                              atol=tolerance)
+                              atol=tolerance, equal_nan=True)
     if isinstance(expected, float):
         if not isinstance(yours, (Number, torch.Tensor)):
             return False
