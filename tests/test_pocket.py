@@ -6,7 +6,9 @@ import pytest
 import torch
 from conftest import ROOT, assert_agree
 
-from minirosprompt.data import load_split
+from minirosprompt.classifier import Classifier, decide, load_encoder
+from minirosprompt.data import Example, load_label_words, load_split
+from minirosprompt.io.settings import default_settings
 from minirosprompt.io.weights import POCKET, TOKENIZER_FILE
 from minirosprompt.prompt import Template, pad
 from minirosprompt.tokenizer import Tokenizer
@@ -56,6 +58,34 @@ def test_transformers_tokenizer_agrees():
     texts = [e.text for e in load_split("minitopics", "train")[::7]]
     assert [ids[1:-1] for ids in theirs(texts)["input_ids"]] == ours.encode(texts)
     assert theirs.mask_token_id == ours.mask
+
+
+def right_of(names, texts):
+    """Share of texts that get their class from pocket's hard prompt; names: {class: phrase}"""
+    encoder, tokenizer = load_encoder("pocket")
+    label_words = {label: [phrase] for label, phrase in names.items()}
+    classifier = Classifier(encoder, tokenizer, label_words, default_settings(encoder="pocket"))
+    found = decide(classifier.score(texts), classifier.classes).tolist()
+    return sum(classifier.classes[c] == e.label for c, e in zip(found, texts)) / len(texts)
+
+
+def test_a_phrase_means_its_words():
+    """Found by its users: one token stood for "world politics", and said that this is sports.
+
+    Pocket cuts "world" into four scraps, which must not drown "politics" either.
+    """
+    election = Example("The minister won the election.", "politics")
+    for phrase in ("politics", "world politics", "about politics", "the politics of today"):
+        assert right_of({"sports": "sports", "politics": phrase}, [election]) == 1, phrase
+    names = {c: words[0] for c, words in load_label_words("minitopics", None, ["eng_Latn"]).items()}
+    texts = [e for e in load_split("minitopics", "dev") if e.lang == "eng_Latn"]
+    bare = right_of(names, texts)
+    assert bare > 0.75
+    for phrase in ("the {}", "world {}", "about {}", "the world of {}"):
+        assert right_of({c: phrase.format(name) for c, name in names.items()}, texts) > bare - 0.05
+        for odd in ("sports", "travel", "crime"):  # one class alone has another form
+            mixed = names | {odd: phrase.format(names[odd])}
+            assert right_of(mixed, texts) > bare - 0.08, mixed[odd]
 
 
 def test_the_table_of_results_is_true(run_script, tmp_path):
