@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom, twice and in any order; their exercises can be solved; what
 they say of themselves is so; and their stored outputs are of their own code.
 """
+import ast
 import hashlib
 import importlib.util
 import json
@@ -197,6 +198,20 @@ def test_cells_are_short(name):
         if "exercise" not in tags:  # theirs are to be written
             seen.append(len(lines))
     assert statistics.median(seen) <= 7
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_students_copy_imports_what_it_uses(name):
+    """What only the checks use is imported there: a student's copy has none of them."""
+    copy = load_script("tutorials/copies.py").student(read(FOLDER / f"{name}.ipynb"))
+    sources = ["".join(c["source"]) for c in copy["cells"] if c["cell_type"] == "code"]
+    imports = {(of.asname or of.name).split(".")[0]
+               for node in ast.walk(ast.parse("\n".join(sources)))
+               if isinstance(node, (ast.Import, ast.ImportFrom)) for of in node.names}
+    sources += solutions(name)
+    used = {node.id for node in ast.walk(ast.parse("\n".join(sources)))
+            if isinstance(node, ast.Name)}
+    assert imports <= used
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
