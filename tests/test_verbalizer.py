@@ -121,7 +121,8 @@ def test_some_unknown_label_words_are_left_out(encoder, tokenizer):
 
 
 @pytest.mark.parametrize(
-    "names", [("red cloud", "cloud red"), ("moss", "moss"), ("moss", "moss⚽"), ("moss", "moss moss")])
+    "names",
+    [("red cloud", "cloud red"), ("moss", "moss"), ("moss", "moss⚽"), ("moss", "moss moss")])
 def test_classes_that_always_tie_are_refused(encoder, tokenizer, names):
     labels = {"one": [names[0]], "two": [names[1]], "three": ["blue"]}
     with pytest.raises(UserError, match="'one' and 'two' cannot be told apart"):
