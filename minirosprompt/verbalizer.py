@@ -59,8 +59,8 @@ class Verbalizer:
         """label_words: {class: [word, ...]}, in as many languages as one can write.
 
         A word's pieces count by the cubes of their lengths: the "s" of "politic", "s" fits any text
-        (results/log.md; NPPrompt's code takes the first, which may be "the"). combine: a class's
-        score is its best word's, "max", as NPPrompt's, or "mean". Raises as io/label_words.py does.
+        (results/log.md; NPPrompt's code takes the first, "the"). Those of all classes are left out.
+        combine: the best word, "max", as NPPrompt, or "mean". Raises as io/label_words.py does.
         """
         self.classes = list(label_words)
         self.combine = combine

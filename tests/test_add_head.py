@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from data_scripts.pretraining import add_head
+from data_scripts.pretraining.pretrain import new_optimizer, trained
 from minirosprompt.io.safetensors import read_safetensors
 from minirosprompt.io.weights import read_encoder, save_encoder
 from minirosprompt.xlmr import XLMR
@@ -190,3 +191,18 @@ def test_a_corpus_of_another_tokenizer(run_script, folder_of_texts, headless):
                       "--vocab-size", 1600)
     assert done.returncode == 0, done.stderr
     refused(run(run_script, headless, "out"), "--corpus data/corpus: tokenised otherwise")
+
+
+def test_layers_have_a_rate_of_their_own(headless):
+    """They know what texts mean, and a large rate makes them forget it."""
+    model = with_head(headless)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    optimizer = new_optimizer(model, 1e-3, layers_lr=1e-5)
+    for weight in trained(model).values():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()  # AdamW's first step is as large as the rate, but for the decay
+    for name, weight in trained(model).items():
+        rate = 1e-5 if name.startswith("layers.") else 1e-3
+        step = (weight - before[name]).abs()
+        assert step.min() > 0.8 * rate and step.max() < 1.2 * rate, name
+    assert len(new_optimizer(model, 1e-3).param_groups) == 2  # one rate: as of pretrain.py

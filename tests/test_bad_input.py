@@ -203,6 +203,7 @@ BAD = {
         ("--out new --corpus nowhere --tokens 0", "argument --tokens"),
         ("--out new --corpus nowhere --batch-tokens 0", "argument --batch-tokens"),
         ("--out new --corpus nowhere --lr -1", "argument --lr"),
+        ("--out new --corpus nowhere --layers-lr -1", "argument --layers-lr"),
         ("--out new --corpus nowhere --negatives 0", "argument --negatives"),
         ("--out new --corpus nowhere --translation 2", "argument --translation"),
         ("--out new --corpus nowhere --mask-rate 1", "argument --mask-rate"),

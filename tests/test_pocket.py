@@ -88,6 +88,18 @@ def test_a_phrase_means_its_words():
             assert right_of(mixed, texts) > bare - 0.08, mixed[odd]
 
 
+def test_two_classes_may_share_a_word():
+    """Found by a user: "politics" was left out of both, and sports got the minister."""
+    words = {"world": ["world politics"], "local": ["local politics"], "sports": ["sports news"]}
+    encoder, tokenizer = load_encoder("pocket")
+    classifier = Classifier(encoder, tokenizer, words, default_settings(encoder="pocket"))
+    texts = [e for e in load_split("minitopics", "dev")
+             if e.lang == "eng_Latn" and e.label in ("politics", "sports")]
+    found = [classifier.classes[c] for c in decide(classifier.score(texts), classifier.classes)]
+    right = [(c == "sports") == (e.label == "sports") for c, e in zip(found, texts)]
+    assert len(right) == 8 and sum(right) >= 7
+
+
 def test_the_table_of_results_is_true(run_script, tmp_path):
     """One of its seeds: soft prompt against hard one, unseen classes in target languages."""
     flags = ["--encoder", "pocket", "--seeds", 0, "--objective", "group-dro", "--name", "x"]

@@ -63,6 +63,9 @@ def test_labels_are_names_or_a_file(text, read):
     ("a, b:\nc, d: e\n", {"a, b": ["a, b"], "c, d": ["e"]}),
     ("label: mark\nb\n", {"label": ["mark"], "b": ["b"]}),
     ("b\nlabel\n", {"b": ["b"], "label": ["label"]}),
+    # quotes of a pasted list are no part of a name
+    ('"sports": ball\n«музыка»\nl\'été\n',
+     {"sports": ["ball"], "музыка": ["музыка"], "l'été": ["l'été"]}),
     # an editor's BOM, CRLF, empty lines
     ("\ufeffsports: ball\r\n\r\n  \r\nfood\r\n", {"sports": ["ball"], "food": ["food"]}),
 ])

@@ -368,12 +368,14 @@ def test_the_checker_shows_yours_and_expected(execute, capsys):
              "pair": ((1.0,), (0.5, 0.5))}
     check(half, cases | wrong)
     said = capsys.readouterr().out
-    assert "WRONG  odd\n       yours     1.5\n       expected  1\n" in said
+    assert "WRONG  odd\n       yours     1.5\n       expected  1\n       called with 3\n" in said
     assert "a tensor of another shape" in said
     assert said.endswith("2 of 5 cases are right\n")
     check(half, {"late": ((torch.ones(9),), torch.tensor([0.5] * 7 + [2.0, 3.0]))})
     said = capsys.readouterr().out
     assert "2 of 9 numbers differ; the first is at [7]: yours 0.5, expected 2\n" in said
+    check(lambda x: x.tolist(), {"a list": ((torch.ones(2),), torch.ones(2))})
+    assert "yours is a list, not a tensor: torch.tensor or torch.stack" in capsys.readouterr().out
     check(lambda x: np.asarray(x) / 2, {"an array": (([1, 3],), [0.5, 1.5])})
     check(lambda x: Fraction(x, 2), {"a fraction": ((3,), 1.5)})
     check(np.float32, {"a number of NumPy's": ((0.5,), 0.5)})

@@ -334,6 +334,8 @@ def test_other_separators_and_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for given in ("体育，天气", "体育、天气", "体育;天气", "体育, 天气"):
         assert texts.labels(given) == ["体育", "天气"]
+    for given in ('"red","blue sky"', "“red”, 'blue sky'", "«red»; blue sky"):
+        assert texts.labels(given) == ["red", "blue sky"]
     (tmp_path / "classes").write_text("a\nb\n")
     for name in ("classes", "none.JSON", "none.Txt"):
         assert str(texts.labels(name)) == name

@@ -1,10 +1,12 @@
 """The verbalizer against NPPrompt as its paper says it."""
 import math
+import warnings
 
 import pytest
 import torch
 
 from minirosprompt import UserError
+from minirosprompt.classifier import load_encoder
 from minirosprompt.verbalizer import Verbalizer
 
 LABELS = {"red": ["red", "cherry rose"], "blue": ["blue"], "green": ["green", "leaf", "moss"]}
@@ -63,7 +65,8 @@ def test_permuting_labels_permutes_scores(encoder, tokenizer):
 
 
 def test_bad_label_words(encoder, tokenizer):
-    for word in ("", " ", "⚽", "☂☂"):  # the vocabulary has nothing of an emoji
+    # The vocabulary has nothing of an emoji; punctuation says nothing.
+    for word in ("", " ", "⚽", "☂☂", "⚽ ☂", "⚽!", "-"):
         with pytest.raises(UserError, match=f"class 'red': the label word '{word}' has no tokens"):
             Verbalizer(encoder, tokenizer, {"red": [word], "blue": ["blue"]})
     with pytest.raises(UserError, match="at least one label word"):
@@ -86,9 +89,16 @@ def test_every_piece_of_a_label_word_stands_for_it(encoder, tokenizer):
     assert used == {"red": {"▁cherry", "▁rose"}, "blue": {"▁sky", "▁sea", "▁whale"}}
 
 
-def test_a_piece_of_two_classes_speaks_for_neither(encoder, tokenizer):
+def test_a_piece_of_all_classes_says_nothing(encoder, tokenizer):
     used = pieces_used(encoder, tokenizer, {"red": ["red cloud"], "white": ["cloud white"]})
     assert used == {"red": {"▁red"}, "white": {"▁white"}}
+
+
+def test_a_piece_of_some_classes_tells_them_from_the_others(encoder, tokenizer):
+    """Found by a user: of "world politics", "local politics", "sports" politics was left out."""
+    labels = {"one": ["sky sea"], "two": ["leaf sea"], "three": ["red"]}
+    used = pieces_used(encoder, tokenizer, labels)
+    assert used == {"one": {"▁sky", "▁sea"}, "two": {"▁leaf", "▁sea"}, "three": {"▁red"}}
 
 
 def test_long_pieces_speak_for_a_word_not_a_frequent_short_one(encoder, tokenizer):
@@ -102,20 +112,35 @@ def test_long_pieces_speak_for_a_word_not_a_frequent_short_one(encoder, tokenize
     torch.testing.assert_close(scores[:, 1], by_hand)
 
 
-def test_a_class_keeps_its_only_piece_and_a_class_without_any_is_warned_of(encoder, tokenizer):
+def test_a_class_keeps_its_only_piece(encoder, tokenizer):
     labels = {"white": ["cloud"], "red": ["red cloud"], "blue": ["cloud sea"]}
-    assert pieces_used(encoder, tokenizer, labels)["white"] == {"▁cloud"}
-    labels = {"white": ["cloud"], "red": ["red"], "both": ["red cloud"]}
+    used = pieces_used(encoder, tokenizer, labels)
+    assert used == {"white": {"▁cloud"}, "red": {"▁red", "▁cloud"}, "blue": {"▁cloud", "▁sea"}}
+
+
+def test_a_mixture_of_other_classes_is_warned_of_in_one_line(encoder, tokenizer):
+    """It is a mean of theirs, so one of them fits every text better."""
+    labels = {"white": ["cloud"], "red": ["red"], "sea": ["sea"], "both": ["red cloud"],
+              "more": ["red sea"], "fine": ["red leaf"]}
     with pytest.warns(UserWarning) as warned:
-        assert pieces_used(encoder, tokenizer, labels)["both"] == {"▁red", "▁cloud"}
-    said = [str(warning.message) for warning in warned]
-    assert any("'both' has no token that its label words alone have" in line
-               and "white, red;" in line for line in said)
+        pieces_used(encoder, tokenizer, labels)
+    (said,) = [str(warning.message) for warning in warned]
+    assert "'both' (of white, red), 'more' (of red, sea); use other words" in said
+    intents = {"a": ["red sky"], "b": ["red sea"], "c": ["leaf sky"], "d": ["leaf sea"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pieces_used(encoder, tokenizer, intents)  # each piece is shared, each pair is one class's
+
+
+def test_a_class_that_is_only_spelt_is_warned_of():
+    encoder, tokenizer = load_encoder("pocket")
+    with pytest.warns(UserWarning, match="scraps alone: 'football' .*; use other words"):
+        Verbalizer(encoder, tokenizer, {"football": ["football"], "sports": ["sports"]})
 
 
 def test_some_unknown_label_words_are_left_out(encoder, tokenizer):
     """Of many languages an encoder may not know all scripts."""
-    with pytest.warns(UserWarning, match="2 label words have no tokens .* left out: ⚽, ☂"):
+    with pytest.warns(UserWarning, match="2 label words have no tokens .*: ⚽ .red., ☂ .red."):
         used = pieces_used(encoder, tokenizer, {"red": ["⚽", "red", "☂"], "blue": ["blue"]})
     assert used["red"] == {"▁red"}
 

@@ -109,6 +109,8 @@ def check(function, cases, tolerance=1e-4):
         right += same
         print(f"{'right' if same else 'WRONG'}  {case}\n"
               f"       yours     {brief(yours)}\n       expected  {brief(expected)}")
+        if not same:
+            print(f"       called with {', '.join(brief(of) for of in arguments)}")
         if yours is None and expected is not None:
             print("       None is what a function gives that ends without a return")
         elif not same and isinstance(expected, torch.Tensor):
@@ -152,7 +154,9 @@ def alike(yours, expected, tolerance):
 
 def first_difference(yours, expected, tolerance):
     """Two tensors that are not alike -> where they begin to differ, in a line"""
-    if not isinstance(yours, torch.Tensor) or yours.shape != expected.shape:
+    if not isinstance(yours, torch.Tensor):
+        return f"yours is a {type(yours).__name__}, not a tensor: torch.tensor or torch.stack"
+    if yours.shape != expected.shape:
         return "a tensor of another shape"
     yours, expected = yours.double().cpu(), expected.double().cpu()
     near = torch.isclose(yours, expected, rtol=tolerance, atol=tolerance)

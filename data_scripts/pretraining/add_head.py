@@ -65,6 +65,8 @@ def arguments():
                    help="longest sequence (default: 128)")
     g.add_argument("--lr", type=nonnegative, default=1e-3,
                    help="peak learning rate (default: 0.001)")
+    g.add_argument("--layers-lr", type=nonnegative, default=1e-4,
+                   help="of the layers, which know what texts mean (default: 0.0001)")
     g.add_argument("--negatives", type=positive, default=8192,
                    help="pieces that a step compares with, not all (default: 8192)")
     g.add_argument("--translation", type=below_one, default=0.3,

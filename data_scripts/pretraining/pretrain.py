@@ -236,12 +236,18 @@ def trained(model):
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def new_optimizer(model, lr):
-    """AdamW. Only matrices decay: not biases, not norms."""
-    weights = trained(model).values()
-    matrices = [weight for weight in weights if weight.ndim == 2]
-    others = [weight for weight in weights if weight.ndim != 2]
-    groups = [{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+def new_optimizer(model, lr, layers_lr=None):
+    """AdamW. Only matrices decay: not biases, not norms. layers_lr: of the layers (default: lr)."""
+    groups = []
+    for name, weight in trained(model).items():
+        peak = layers_lr if name.startswith("layers.") and layers_lr is not None else lr
+        decay = 0.01 if weight.ndim == 2 else 0.0
+        for group in groups:
+            if (group["peak"], group["weight_decay"]) == (peak, decay):
+                group["params"].append(weight)
+                break
+        else:
+            groups.append({"params": [weight], "lr": peak, "peak": peak, "weight_decay": decay})
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
 
 
@@ -363,7 +369,7 @@ def train(args, text, model, loss_of, write, held_out_loss_of=None):
     held_out_loss_of = held_out_loss_of or loss_of
     device = model.word.weight.device
     checkpoint = args.out / "pretrain.pt"
-    optimizer = new_optimizer(model, args.lr)
+    optimizer = new_optimizer(model, args.lr, getattr(args, "layers_lr", None))
     state = {"step": 0, "tokens": 0, "seconds": 0.0, "pool": 0, "skip": 0, "running": None,
              "log": []}
     if args.resume:
@@ -379,7 +385,7 @@ def train(args, text, model, loss_of, write, held_out_loss_of=None):
     with alone_in(args.out), bar, interrupts() as stop:
         while state["tokens"] < args.tokens and time.time() < until and not stop:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(args.lr, state["tokens"] / args.tokens)
+                group["lr"] = learning_rate(group["peak"], state["tokens"] / args.tokens)
             ids, pool, number = next(source)                                # (B, T)
             seed = args.seed * 10**9 + state["step"]
             loss = loss_of(ids.to(device), seed)

@@ -107,19 +107,16 @@ def known_languages(path, table, languages):
     return languages
 
 
-def without_bare_space(ids, tokenizer):
-    """Drops a lone "▁" in front.
-
-    In scripts without spaces every word alone begins with it, and it says nothing.
-    """
-    return ids[1:] if len(ids) > 1 and tokenizer.piece(ids[0]) == "▁" else ids
+def is_bare(piece):
+    """Whether a piece is of spaces and punctuation alone: "▁", "-", "!"."""
+    return all(unicodedata.category(c)[0] in "PZ" for c in piece.replace("▁", ""))
 
 
 def tokens_of(label_words, tokenizer):
-    """{class: [word, ...]} -> W triples (class, word, ids of its pieces, unknown ones left out).
+    """{class: [word, ...]} -> W triples (class, word, ids of its pieces).
 
-    A word that two languages of a class share counts once. Warns of words of which the encoder
-    knows no piece. Raises UserError for a class that has no other.
+    Unknown pieces and punctuation are left out. A word that two languages of a class share counts
+    once. Warns of words of which nothing is left. Raises UserError for a class that has no other.
     """
     found = []
     unknown = []
@@ -132,11 +129,12 @@ def tokens_of(label_words, tokenizer):
         words = list(dict.fromkeys(words))
         of_class = []
         for word, ids in zip(words, tokenizer.encode(words)):
-            ids = [i for i in without_bare_space(ids, tokenizer) if tokenizer.piece(i) != "<unk>"]
-            if [tokenizer.piece(i) for i in ids] in ([], ["▁"]):
-                unknown.append(word)
-            else:
+            ids = [i for i in ids
+                   if tokenizer.piece(i) != "<unk>" and not is_bare(tokenizer.piece(i))]
+            if ids:
                 of_class.append((label, word, ids))
+            else:
+                unknown.append(f"{word} ({label})")
         if not of_class:
             raise UserError(f"class {label!r:.80}: the label word {words[0]!r:.80} has no tokens "
                             "that this encoder knows; use another word, in any language")
@@ -171,31 +169,49 @@ def check_apart(signs):
 
 
 def own_pieces(label_words, tokenizer):
-    """{class: [word, ...]} -> [(class, word, ids)]: of each word the pieces only its class has.
+    """{class: [word, ...]} -> [(class, word, ids)]: of each word the pieces that say something.
 
-    A piece that another class has too ("world" in "world politics" and "world music") says nothing
-    and is left out, unless a class has no other. Raises and warns as tokens_of and check_apart do,
-    and warns of a class that has no piece of its own when others need its pieces too.
+    A piece that all classes have ("about" in "about sport", "about food") says nothing and is left
+    out, unless a class has no other. Raises and warns as tokens_of and check_apart do, and warns of
+    a class that no text can fit best, and of one that the encoder can only spell.
     """
     found = [(label, word, list(dict.fromkeys(ids)))
              for label, word, ids in tokens_of(label_words, tokenizer)]
-    pieces = {label: set() for label in label_words}
+    of_classes = {label: set() for label in label_words}  # {class: its pieces}
     for label, _, ids in found:
-        pieces[label].update(ids)
-    classes_with = Counter(i for of_class in pieces.values() for i in of_class)
-    poor = {label: of_class for label, of_class in pieces.items()
-            if all(classes_with[i] > 1 for i in of_class)}
-    own = []
-    for label, word, ids in found:
-        if label not in poor:
-            ids = [i for i in ids if classes_with[i] == 1]
-        if ids:
-            own.append((label, word, ids))
-    check_apart({label: [tuple(sorted(ids)) for of, _, ids in own if of == label]
+        of_classes[label].update(ids)
+    in_all = set.intersection(*of_classes.values()) if of_classes else set()
+    if in_all not in of_classes.values():  # else a class has no other
+        found = [(label, word, [i for i in ids if i not in in_all]) for label, word, ids in found]
+        found = [(label, word, ids) for label, word, ids in found if ids]
+    check_apart({label: [tuple(sorted(ids)) for of, _, ids in found if of == label]
                  for label in label_words})
-    for label, of_class in poor.items():
-        rivals = dict.fromkeys(of for of, _, ids in own if of != label and of_class & set(ids))
-        if rivals:
-            warnings.warn(f"class {label!r:.80} has no token that its label words alone have, so "
-                          f"its texts may go to {listed(rivals, 3)}; use other words")
-    return own
+    warn_of_poor(found, tokenizer)
+    return found
+
+
+def warn_of_poor(found, tokenizer):
+    """found: own_pieces' triples. Warns, a line each, of classes that no text can fit best, and of
+    those of which the encoder knows scraps.
+    """
+    of_class = {}  # {class: [ids of a word]}
+    for label, _, ids in found:
+        of_class.setdefault(label, []).append(ids)
+    alone = {label: {ids[0] for ids in words if len(ids) == 1} for label, words in of_class.items()}
+    in_some = set().union(*alone.values())
+    mixed = []
+    spelt = []
+    for label, words in of_class.items():
+        pieces = dict.fromkeys(i for ids in words for i in ids)
+        if not alone[label] and in_some.issuperset(pieces):  # a mean of others: never the largest
+            others = [of for of in of_class if alone[of].intersection(pieces)]
+            mixed.append(f"{label!r:.80} (of {listed(others, 3)})")
+        letters = [tokenizer.piece(i).strip("▁") for i in pieces]
+        cased = any(c.lower() != c.upper() for c in "".join(letters))  # two of Chinese are a word
+        if cased and len(letters) > 2 and max(map(len, letters)) <= 2:
+            spelt.append(f"{label!r:.80} ({' '.join(letters[:6])})")
+    for names, what in ((mixed, "are mixtures of others' label words, so that one of those fits "
+                                "every text better"),
+                        (spelt, "are known to this encoder by scraps alone")):
+        if names:
+            warnings.warn(f"classes that {what}: {listed(names, 3)}; use other words")

@@ -18,6 +18,7 @@ COLON = "[:：]"
 SEMICOLON = "[;；؛]"
 COMMA = "[,，、،]"
 HEADERS = ("label", "labels", "class", "classes")
+QUOTES = "\"'“”„‘’«»「」"  # around a name they are no part of it
 
 
 def labels(text):
@@ -27,7 +28,8 @@ def labels(text):
     """
     if Path(text).suffix.lower() in (".json", ".txt", ".tsv") or is_file(text):
         return Path(text)
-    text = re.sub(rf"{COMMA}|{SEMICOLON}|\n", ",", text)
+    found = re.split(rf"{COMMA}|{SEMICOLON}|\n", text)
+    text = ",".join(unquoted(name) for name in found)
     found = names(text)
     given = Counter(name.strip() for name in text.split(",") if name.strip())
     twice = [name for name in given if given[name] > 1]
@@ -43,6 +45,12 @@ def labels(text):
             f"{found[0]!r:.80} is one class, or a file that is not there; every text would get it: "
             "name two classes, with commas")
     return found
+
+
+def unquoted(name):
+    """'"sports"' -> 'sports': a pasted list has quotes, which an encoder would read."""
+    name = name.strip()
+    return name[1:-1] if len(name) > 2 and name[0] in QUOTES and name[-1] in QUOTES else name
 
 
 def is_file(text):
@@ -67,7 +75,7 @@ def read_label_list(path, languages=None):
     for number, line in enumerate(read_lines(path), 1):
         name, *words = re.split("\t" if "\t" in line else COLON, line, maxsplit=1)
         lists += not words and re.search(COMMA, name) is not None
-        name = clean(name.strip())
+        name = clean(unquoted(name))
         words = "".join(words)
         if not name and not words.strip():
             continue
