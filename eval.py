@@ -17,7 +17,7 @@ from minirosprompt.classifier import Classifier, decide, load_encoder
 from minirosprompt.data import Example, data_folder, load_label_words, load_split
 from minirosprompt.io import cli, runs, texts
 from minirosprompt.io.cli import Parser, names, nonnegative, some, whole_path
-from minirosprompt.io.label_words import classes_with_texts, same_names, tested
+from minirosprompt.io.label_words import classes_with_texts, same_names, tested, words_or_names
 from minirosprompt.io.prompts import load_prompt
 from minirosprompt.io.runtime import join, pick_device, shard
 from minirosprompt.io.settings import read_settings
@@ -141,7 +141,7 @@ def choose_label_words(args, settings):
                         "classes of --labels; leave it out")
     of_data = load_label_words(settings.data, named.values(), *which)
     settings.seen += [name for name in named if named[name] in settings.seen]  # for stacking
-    return {name: of_data.get(named.get(name), [name]) for name in args.labels}
+    return words_or_names(args.labels, named, of_data)
 
 
 if __name__ == "__main__":

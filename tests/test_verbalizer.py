@@ -7,6 +7,7 @@ import torch
 
 from minirosprompt import UserError
 from minirosprompt.classifier import load_encoder
+from minirosprompt.io.label_words import words_or_names
 from minirosprompt.verbalizer import Verbalizer
 
 LABELS = {"red": ["red", "cherry rose"], "blue": ["blue"], "green": ["green", "leaf", "moss"]}
@@ -130,6 +131,17 @@ def test_a_mixture_of_other_classes_is_warned_of_in_one_line(encoder, tokenizer)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pieces_used(encoder, tokenizer, intents)  # each piece is shared, each pair is one class's
+
+
+def test_a_name_beside_classes_with_many_words_is_warned_of():
+    of_data = {"sports": [f"word {n}" for n in range(24)]}
+    with pytest.warns(UserWarning, match="'sports' has 24 label words, .* world politics a name"):
+        words = words_or_names(["sports", "world politics"], {"sports": "sports"}, of_data)
+    assert words == of_data | {"world politics": ["world politics"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        words_or_names(["a", "b"], {"a": "a"}, {"a": ["a", "one more"]})
+        words_or_names(["sports"], {"sports": "sports"}, of_data)
 
 
 def test_a_class_that_is_only_spelt_is_warned_of():

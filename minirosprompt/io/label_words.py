@@ -82,6 +82,19 @@ def same_names(names, path):
     return found
 
 
+def words_or_names(names, named, of_data):
+    """named: what same_names found; of_data: {class: label words} -> {name: label words}, for a
+    class that the data lacks its name. Warns where some have many words and some a name alone.
+    """
+    rich = [name for name in names if len(of_data.get(named.get(name), ())) > 2]
+    poor = [name for name in names if name not in named]
+    if rich and poor:
+        warnings.warn(f"{rich[0]!r:.80} has {len(of_data[named[rich[0]]])} label words, of the "
+                      f"data, and {listed(poor, 3)} a name alone: texts in other languages may all "
+                      "go to the former; give the others words too, in a file (--labels FILE)")
+    return {name: of_data.get(named.get(name), [name]) for name in names}
+
+
 def folded(name):
     return unicodedata.normalize("NFC", name).casefold()
 
