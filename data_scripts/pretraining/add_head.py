@@ -65,8 +65,7 @@ def arguments():
                    help="longest sequence (default: 128)")
     g.add_argument("--lr", type=nonnegative, default=1e-3,
                    help="peak learning rate (default: 0.001)")
-    g.add_argument("--layers-lr", type=nonnegative, default=1e-4,
-                   help="of the layers, which know what texts mean (default: 0.0001)")
+    g.add_argument("--layers-lr", type=nonnegative, help="of the layers (default: --lr)")
     g.add_argument("--negatives", type=positive, default=8192,
                    help="pieces that a step compares with, not all (default: 8192)")
     g.add_argument("--translation", type=below_one, default=0.3,
@@ -216,8 +215,7 @@ class Text(Packed):
         if self.watched is None:
             return {}
         examples, label_words = self.watched
-        # The mean: the best of a word's pieces would be the most frequent one, such as "s".
-        settings = default_settings(verbalizer="words", combine="mean", template=TEMPLATE,
+        settings = default_settings(verbalizer="words", combine="max", template=TEMPLATE,
                                     hard_prompt=HARD_PROMPT)
         classifier = Classifier(model, self.tokenizer, label_words, settings)
         accuracy = {}
