@@ -318,19 +318,16 @@ def test_an_objective_over_groups(fork):
 VERBALIZER = """
 from minirosprompt.verbalizer import Verbalizer
 words = {"red": ["red", "cherry rose"], "blue": ["blue", "sea rose"], "green": ["green"]}
-# Each token of a label word stands for it, but for "rose", which two classes have.
-tokens = {"red": ["red", "cherry"], "blue": ["blue", "sea"], "green": ["green"]}
 h = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
 of = {name: Verbalizer(encoder, tokenizer, words, 3, name).scores(h)
       for name in ("max", "mean", "log-mean-exp")}
-alone = Verbalizer(encoder, tokenizer, {t: [t] for of_class in tokens.values() for t in of_class},
-                   3)
-assert len(alone.owner) == len(alone.classes)  # each is one token indeed
+alone = Verbalizer(encoder, tokenizer, {w: [w] for of_class in words.values() for w in of_class}, 3)
+assert len(alone.owner) == len(alone.classes) == 5
 for i, row in enumerate(alone.scores(h).tolist()):
     single = dict(zip(alone.classes, row))
-    for c, of_class in enumerate(tokens.values()):
+    for c, of_class in enumerate(words.values()):
         got = of["log-mean-exp"][i, c]
-        mean = sum(math.exp(single[token]) for token in of_class) / len(of_class)
+        mean = sum(math.exp(single[word]) for word in of_class) / len(of_class)
         assert abs(got - math.log(mean)) < 1e-4
         assert of["mean"][i, c] - 1e-4 <= got <= of["max"][i, c] + 1e-4
 assert Verbalizer(encoder, tokenizer, words, 3, "log-mean-exp").scores(1e4 * h).isfinite().all()
