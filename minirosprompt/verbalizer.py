@@ -35,7 +35,7 @@ def nearest(b, E, k, tokenizer):
 
 
 def mean_of(owner, weight=1):
-    """owner (N,): whose each of N is; weight (N,) -> (owners, N), which takes each owner's mean."""
+    """owner (N,): the owner's number of each thing; weight (N,) -> (owners, N): each one's mean."""
     member = F.one_hot(owner).T * weight                                            # (owners, N)
     return member / member.sum(1, keepdim=True)
 

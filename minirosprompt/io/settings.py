@@ -83,7 +83,7 @@ def add_settings(parser):
     g.add_argument("--combine", choices=["max", "mean"],
                    help="over a class's label words " + default_of("combine"))
     g.add_argument("--k", type=positive, default=ONLY_OF["k"][1],
-                   help="words: neighbours K of a label word, itself among them (default: 1)")
+                   help="words: neighbours K of a label word's piece, itself too (default: 1)")
     g.add_argument("--pooling", choices=["mean", "mask"], default=ONLY_OF["pooling"][1],
                    help="states: the mean over all tokens, or the one at the mask (default: mean)")
     g.add_argument("--temperature", type=above_zero, default=ONLY_OF["temperature"][1],
