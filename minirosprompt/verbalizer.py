@@ -8,8 +8,8 @@ For a piece of a label word with embedding b, over the embeddings E:
     score = sum_j w_j logit_j,   logit_j = h . E_j + bias_j
 
 The head is linear in its last step, so score = h . (sum_j w_j E_j) + sum_j w_j bias_j; so is the
-mean over a word's pieces. A label set is a W x D matrix, and the product over the whole vocabulary
-is never needed. Nothing here is trained, so any class can be named at test time.
+weighted mean over a word's pieces. A label set is a W x D matrix, and the product over the whole
+vocabulary is never needed. Nothing here is trained: any class can be named at test time.
 """
 import torch
 import torch.nn.functional as F

@@ -238,16 +238,13 @@ def trained(model):
 
 def new_optimizer(model, lr, layers_lr=None):
     """AdamW. Only matrices decay: not biases, not norms. layers_lr: of the layers (default: lr)."""
-    groups = []
+    alike = {}  # {(peak rate, decay): weights}
     for name, weight in trained(model).items():
         peak = layers_lr if name.startswith("layers.") and layers_lr is not None else lr
         decay = 0.01 if weight.ndim == 2 else 0.0
-        for group in groups:
-            if (group["peak"], group["weight_decay"]) == (peak, decay):
-                group["params"].append(weight)
-                break
-        else:
-            groups.append({"params": [weight], "lr": peak, "peak": peak, "weight_decay": decay})
+        alike.setdefault((peak, decay), []).append(weight)
+    groups = [{"params": weights, "lr": peak, "peak": peak, "weight_decay": decay}
+              for (peak, decay), weights in alike.items()]
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
 
 
