@@ -7,6 +7,7 @@
     python benchmarks/ablations.py --on sib200              # real text: needs data/sib200
     python benchmarks/ablations.py --on unbalanced          # sources of unequal size
     python benchmarks/ablations.py --on cross --only sib200 # trained on MiniTopics
+    python benchmarks/ablations.py --on words               # needs runs/me5-mlm, of add_head.py
 
 Each row is one run of train.py. What is done is not done again: a row whose results.json is there
 is read, one that was interrupted is resumed. The tables are in suites.py.

@@ -29,7 +29,6 @@ from minirosprompt.io import cli
 from minirosprompt.io.cli import Parser, whole, whole_path
 from minirosprompt.io.files import listed, read_json, write_row, writing
 from minirosprompt.io.settings import default_settings
-from minirosprompt.verbalizer import StateVerbalizer
 
 HALVES = [["eng_Latn", "spa_Latn", "zho_Hans"], ["deu_Latn", "rus_Cyrl", "arb_Arab"]]
 
@@ -41,6 +40,17 @@ HARD = [(BEFORE, words) for words in (
     "query: Wikipedia:", "query: this text is about", "query: query: query: query:")]
 HARD += [(BEHIND, words) for words in ("topic", "news", "category", "subject")]
 HARD += [("query: " + BEHIND, words) for words in ("topic", "news", "category")]
+# For an encoder with a masked-LM head, whose verbalizer reads words at the mask.
+HARD_AT_MASK = [("{prompt} {mask} {text}", words) for words in (
+    "Topic:", "Category:", "This is about", "In this article about", "A text about", "")]
+HARD_AT_MASK += [("{prompt} {mask} . {text}", words) for words in (
+    "Topic:", "This is about", "This is a text about", "News about")]
+HARD_AT_MASK += [("{prompt} {mask} : {text}", words) for words in (
+    "This is about", "In this article about", "News about", "")]
+HARD_AT_MASK += [("{mask} {prompt} : {text}", "news")]
+HARD_AT_MASK += [("{text} {prompt} {mask}", words) for words in ("Topic:", "Category:")]
+HARD_AT_MASK += [("{text} {prompt} {mask} .", words) for words in (
+    "This is about", "This text is about")]
 WORDS = {  # what the label words are: (languages, so many of each)
     "one": (["eng_Latn"], 1), "two": (["eng_Latn"], 2), "two of six": (SOURCE, 2),
     "two of all": (["all"], 2),
@@ -89,23 +99,26 @@ def hard(args):
           f"languages; {len(classes)} names compete")
     print("| hard prompt | " + " | ".join(f"{words}, {how}" for words, how in columns) + " |")
     print("|---" * (1 + len(columns)) + "|")
-    for template, words in HARD:
-        settings = default_settings(verbalizer="states", template=template, hard_prompt=words)
+    for template, words in HARD_AT_MASK if encoder.head else HARD:
+        settings = default_settings(template=template, hard_prompt=words)
         if not words:
-            settings.template = "{text}"
-        names = {label: [label] for label in classes}
-        classifier = Classifier(encoder, tokenizer, names, settings)
-        h = classifier.model.read(classifier.encode(judge))                         # (N, D)
-        cells = []
-        for which, combine in columns:
-            label_words = load_label_words(args.data, classes, *WORDS[which])
-            verbalizer = StateVerbalizer(classifier.model, classifier.template, label_words,
-                                         settings.temperature, combine)
-            verbalizer.read()
-            right = decide(verbalizer.scores(h), classes) == labels                 # (N,)
-            cells.append(f"{100 * right.float().mean():.1f}")
+            settings.template = " ".join(template.replace("{prompt}", "").split())
         shown = settings.template.replace("{prompt}", words)
-        print(f"| `{shown}` | " + " | ".join(cells) + " |", flush=True)
+        h = None  # is the same for all columns
+        # What a mask says before it has read a text is no evidence; a cosine has little of that.
+        for settings.calibration in ("none", "contextual") if encoder.head else ("none",):
+            cells = []
+            for which, settings.combine in columns:
+                label_words = load_label_words(args.data, classes, *WORDS[which])
+                classifier = Classifier(encoder, tokenizer, label_words, settings).calibrate()
+                if h is None:
+                    h = classifier.model.read(classifier.encode(judge))             # (N, D)
+                classifier.verbalizer.read()
+                scores = classifier.verbalizer.scores(h) - classifier.offset        # (N, C)
+                right = decide(scores, classes) == labels                           # (N,)
+                cells.append(f"{100 * right.float().mean():.1f}")
+            calibrated = "" if settings.calibration == "none" else ", calibrated"
+            print(f"| `{shown}`{calibrated} | " + " | ".join(cells) + " |", flush=True)
 
 
 # ---- soft prompts --------------------------------------------------------------------------------

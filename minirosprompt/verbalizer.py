@@ -43,7 +43,7 @@ def mean_of(owner, weight=1):
 def best_word(scores, owner, C):
     """scores of words (B, W), owner (W,): a word's class -> (B, C), the best of a class's words.
 
-    It speaks for the class, in whatever language; the gradient goes through that word alone.
+    It speaks for the class, in whatever language; the gradient goes through it (equals share it).
     """
     empty = scores.new_full((len(scores), C), -torch.inf)                           # (B, C)
     return empty.scatter_reduce(1, owner.expand_as(scores), scores, "amax")

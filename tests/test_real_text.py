@@ -73,24 +73,34 @@ def test_soft_folds_hold_out_a_class_and_half_of_the_languages(folder, headless,
     assert capsys.readouterr().out == table
 
 
-def test_hard_prompts_are_those_of_train(folder, headless, tmp_path, run_script, capsys,
-                                         monkeypatch):
+@pytest.mark.parametrize("calibration", ["none", "contextual"])
+@pytest.mark.parametrize("head", [False, True])
+def test_hard_prompts_are_those_of_train(folder, headless, tiny, tmp_path, run_script, capsys,
+                                         monkeypatch, head, calibration):
     """The number of a cell is what train.py reports of that hard prompt on the same texts."""
-    monkeypatch.setattr(choose, "HARD", [(choose.BEFORE, "apple")])
+    if calibration == "contextual" and not head:
+        return  # there is no such row
+    encoder = tiny if head else headless
+    template = "{prompt} {mask} {text}" if head else choose.BEFORE
+    monkeypatch.setattr(choose, "HARD_AT_MASK" if head else "HARD", [(template, "apple")])
     monkeypatch.setattr(choose, "WORDS", {"two": (["eng_Latn"], 2)})
     monkeypatch.setattr("sys.argv", ["choose.py", "hard", "--data", str(folder), "--encoder",
-                                     str(headless)])
+                                     str(encoder)])
     choose.main()
-    cells = capsys.readouterr().out.splitlines()[-1].split(" | ")
+    rows = capsys.readouterr().out.splitlines()[3:]
+    assert len(rows) == (2 if head else 1)
+    cells = rows[calibration == "contextual"].split(" | ")
     choose.write_folds(folder, tmp_path / "folds")
     _, judge = choose.judged_on(folder)
     lines = ["id\ttext\tlabel\tlang"]
     lines += [f"{e.id}\t{e.text}\t{e.label}\t{e.lang}" for e in judge]
     (tmp_path / "folds/test.tsv").write_text("\n".join(lines) + "\n")
     for cell, combine in zip(cells[1:], ("mean", "max")):
-        done = run_script("train.py", "--encoder", headless, "--data", tmp_path / "folds",
+        done = run_script("train.py", "--encoder", encoder, "--data", tmp_path / "folds",
                           "--seen", ",".join(choose.SEEN), "--hard-prompt", "apple", "--combine",
-                          combine, "--steps", 1, "--dtype", "bfloat16", "--name", combine)
+                          combine, "--template", template, "--calibration", calibration,
+                          "--label-languages", "eng_Latn", "--label-words", 2,
+                          "--objective", "--dtype", "bfloat16", "--name", combine)
         assert done.returncode == 0, done.stderr
         rows = read_json(tmp_path / "runs" / combine / "results.json")["rows"]
         hard = [row for row in rows if row["method"] == "hard"]
