@@ -213,7 +213,7 @@ def train(args, objective, seed, classifier, examples, dev, folder):
                 log.append([step, loss.item(), worst, worst_loss, *loss_g.tolist(),
                             *log_q.exp().tolist()])
                 bar.set_postfix(loss=f"{loss.item():.3f}", worst_dev=f"{worst:.2f}",
-                                worst_group=group_names[loss_g.argmax()], refresh=False)
+                                highest_loss=group_names[loss_g.argmax()], refresh=False)
             save()
             if stop:
                 raise KeyboardInterrupt(f"step {step} is saved; go on with "

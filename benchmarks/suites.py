@@ -155,9 +155,8 @@ WORDS = {
         f"--verbalizer states --combine max --template '{{prompt}} {{text}}' --hard-prompt "
         f"'query: news:' --steps 20 {FIVE}"]),
     "k": ("neighbours K", "--k 1", each("--k", 4, 8, 32)),
-    "labels": ("label words, two a language", "English", [
-        f"--label-languages {SIX}", f"--label-languages {SIX} --combine max"]),
-    "calibration": ("at test time", "none", ["--calibration contextual", "--stacking 1"]),
+    "labels": ("label words, two a language", "English", [f"--label-languages {SIX}"]),
+    "calibration": ("at test time", "none", ["--calibration contextual"]),
 }
 WORDS_ABOUT = """
 SIB-200, **dev** split, 24 target languages drawn at random, eight of each kind (SAMPLE in

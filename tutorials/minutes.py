@@ -8,7 +8,8 @@ from pathlib import Path
 # Cells that a student need not read: they are collapsed.
 COLLAPSED = {"check": "whether what the text claims is so",
              "checker": "what an exercise is tried on",
-             "plot": "how a picture is drawn, or a table written"}
+             "plot": "how a picture is drawn, or a table written",
+             "known": "functions that an earlier notebook has shown"}
 
 # What reading takes, exercises apart. Nobody has been timed: these are guesses, of slow readers.
 WORDS_A_MINUTE = 130

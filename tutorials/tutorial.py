@@ -172,11 +172,14 @@ def first_difference(yours, expected, tolerance):
 
 
 def brief(value):
-    """A value in a line: of a tensor its shape and the first numbers."""
+    """A value in a line: of a tensor its shape and the first numbers, of a small matrix all."""
     if isinstance(value, torch.Tensor):
-        numbers = [f"{x:.4g}" for x in value.detach().flatten()[:6].tolist()]
-        more = ", …" if value.numel() > 6 else ""
-        return f"{tuple(value.shape)}: {', '.join(numbers)}{more}"
+        # A small matrix is seen whole, its rows apart.
+        whole = value.ndim == 2 and value.numel() <= 12
+        rows = value.detach() if whole else value.detach().flatten()[None, :6]
+        shown = "; ".join(", ".join(f"{x:.4g}" for x in row) for row in rows.tolist())
+        more = ", …" if value.numel() > 6 and not whole else ""
+        return f"{tuple(value.shape)}: {shown}{more}"
     if isinstance(value, float):
         return f"{value:.4g}"
     text = repr(value)
