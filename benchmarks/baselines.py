@@ -11,8 +11,7 @@
     setfit    SetFit's recipe for no labelled text, by its own library with its defaults: eight
               sentences "This sentence is {class}" a class, the whole encoder fine-tuned on pairs
               of them, a logistic regression on top. As this encoder wants it, "query: " stands
-              before every text, and vectors have length 1. Once with the classes' names, once with
-              the two label words that the other rows have (four sentences each)
+              before every text, and vectors have length 1
     logistic  for the seen classes alone, as it knows no other: scikit-learn's regression on
               sentence-transformers' vectors of the few texts that train.py trains on. Then the same
               with labelled texts of the unseen classes too, which nothing else here is given: an
@@ -195,27 +194,23 @@ def cosine_rows(args, task, read):
 def setfit_rows(args, task, _):
     import setfit
     from sklearn.linear_model import LogisticRegression
-    label_words = load_label_words(args.data, task.classes, ["eng_Latn"], 2)
-    for called, kinds in (("names", [task.classes]), ("two words", [*zip(*label_words.values())])):
-        found, seconds = [], []
-        for seed in args.seeds:
-            data = None
-            for of_classes in kinds:
-                data = setfit.get_templated_dataset(
-                    data, list(of_classes), template="query: This sentence is {}",
-                    sample_size=8 // len(kinds))
-            model = setfit.SetFitModel(sentence_transformer(args.encoder), LogisticRegression(),
-                                       normalize_embeddings=True)
-            start = time.perf_counter()
-            # What it prints and saves would else stand in our table and in the user's folder.
-            with tempfile.TemporaryDirectory() as aside, contextlib.redirect_stdout(sys.stderr):
-                arguments = setfit.TrainingArguments(aside, seed=seed, save_strategy="no",
-                                                     report_to="none")
-                setfit.Trainer(model, arguments, data).train()
-                texts = [f"query: {text}" for text in task.texts]
-                found.append(model.predict_proba(texts, as_numpy=True))             # (N, C)
-            seconds.append(time.perf_counter() - start)
-        task.print_row(f"SetFit, {called}", found, np.mean(seconds))
+    found, seconds = [], []
+    for seed in args.seeds:
+        data = setfit.get_templated_dataset(
+            candidate_labels=list(task.classes), template="query: This sentence is {}",
+            sample_size=8)
+        model = setfit.SetFitModel(sentence_transformer(args.encoder), LogisticRegression(),
+                                   normalize_embeddings=True)
+        start = time.perf_counter()
+        # What it prints and saves would else stand in our table and in the user's folder.
+        with tempfile.TemporaryDirectory() as aside, contextlib.redirect_stdout(sys.stderr):
+            arguments = setfit.TrainingArguments(aside, seed=seed, save_strategy="no",
+                                                 report_to="none")
+            setfit.Trainer(model, arguments, data).train()
+            texts = [f"query: {text}" for text in task.texts]
+            found.append(model.predict_proba(texts, as_numpy=True))                 # (N, C)
+        seconds.append(time.perf_counter() - start)
+    task.print_row("SetFit, names", found, np.mean(seconds))
 
 
 # ---- logistic regression -------------------------------------------------------------------------

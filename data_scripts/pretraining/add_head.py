@@ -58,8 +58,8 @@ def arguments():
     g.add_argument("--train-layers", type=whole,
                    help="the uppermost so many are trained (default: 4, or all if it has fewer)")
     g = p.add_argument_group("training")
-    g.add_argument("--tokens", type=positive, default=40_000_000,
-                   help="tokens to train on (default: 40000000)")
+    g.add_argument("--tokens", type=positive, default=2_000_000,
+                   help="tokens to train on (default: 2000000)")
     g.add_argument("--batch-tokens", type=positive, default=4096, help="(default: 4096)")
     g.add_argument("--max-tokens", type=positive, default=128,
                    help="longest sequence (default: 128)")
