@@ -160,10 +160,10 @@ WORDS = {
 }
 WORDS_ABOUT = """
 SIB-200, **dev** split, 24 target languages drawn at random, eight of each kind (SAMPLE in
-benchmarks/suites.py); mean ± sd over five seeds in the first two tables, three in the others; accuracy
-in %. *seen*, *unseen*: classes; *all*: all texts; *worst*: the worst language, all classes. The encoder
-is data_scripts/pretraining/add_head.py's; its README says what it has read. **Nothing has been chosen
-by these tables.**
+benchmarks/suites.py); mean ± sd over five seeds in the first two tables, three in the others;
+accuracy in %. *seen*, *unseen*: classes; *all*: all texts; *worst*: the worst language, all
+classes. The encoder is data_scripts/pretraining/add_head.py's; the README beside it says what it
+has read. **Nothing has been chosen by these tables.**
 """
 
 # ---- trained on MiniTopics, tested on other data -------------------------------------------------
