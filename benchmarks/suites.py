@@ -155,7 +155,8 @@ WORDS = {
         f"--verbalizer states --combine max --template '{{prompt}} {{text}}' --hard-prompt "
         f"'query: news:' --steps 20 {FIVE}"]),
     "k": ("neighbours K", "--k 1", each("--k", 4, 8, 32)),
-    "labels": ("label words, two a language", "English", [f"--label-languages {SIX}"]),
+    "labels": ("label words, two a language", "English", [
+        f"--label-languages {SIX}", f"--label-languages {SIX} --k 8"]),
     "calibration": ("at test time", "none", ["--calibration contextual"]),
 }
 WORDS_ABOUT = """
