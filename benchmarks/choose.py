@@ -8,7 +8,8 @@ Both see the four seen classes in the six source languages, and nothing else (Xi
 dev, and the half of train by sentence that no prompt is trained on. All seven names compete. A soft
 prompt is trained on three of the four classes in three of the six languages, and judged on the
 other three, the fourth class as if unseen: four such folds. What came out, and what was taken:
-results/log.md.
+results/log.md. `hard` with an --encoder that has a masked-LM head: words at the mask, each prompt as
+it is and under contextual calibration.
 """
 import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import itertools
@@ -99,16 +100,21 @@ def hard(args):
           f"languages; {len(classes)} names compete")
     print("| hard prompt | " + " | ".join(f"{words}, {how}" for words, how in columns) + " |")
     print("|---" * (1 + len(columns)) + "|")
-    for template, words in HARD_AT_MASK if encoder.head else HARD:
+    prompts, calibrations = HARD, ("none",)
+    if encoder.head:
+        # What a mask says before it has read a text is no evidence; a cosine has little of that.
+        prompts, calibrations = HARD_AT_MASK, ("none", "contextual")
+    for template, words in prompts:
         settings = default_settings(template=template, hard_prompt=words)
         if not words:
             settings.template = " ".join(template.replace("{prompt}", "").split())
         shown = settings.template.replace("{prompt}", words)
         h = None  # is the same for all columns
-        # What a mask says before it has read a text is no evidence; a cosine has little of that.
-        for settings.calibration in ("none", "contextual") if encoder.head else ("none",):
+        for calibration in calibrations:
+            settings.calibration = calibration
             cells = []
-            for which, settings.combine in columns:
+            for which, combine in columns:
+                settings.combine = combine
                 label_words = load_label_words(args.data, classes, *WORDS[which])
                 classifier = Classifier(encoder, tokenizer, label_words, settings).calibrate()
                 if h is None:
@@ -117,7 +123,7 @@ def hard(args):
                 scores = classifier.verbalizer.scores(h) - classifier.offset        # (N, C)
                 right = decide(scores, classes) == labels                           # (N,)
                 cells.append(f"{100 * right.float().mean():.1f}")
-            calibrated = "" if settings.calibration == "none" else ", calibrated"
+            calibrated = "" if calibration == "none" else ", calibrated"
             print(f"| `{shown}`{calibrated} | " + " | ".join(cells) + " |", flush=True)
 
 
