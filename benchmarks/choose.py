@@ -8,8 +8,8 @@ Both see the four seen classes in the six source languages, and nothing else (Xi
 dev, and the half of train by sentence that no prompt is trained on. All seven names compete. A soft
 prompt is trained on three of the four classes in three of the six languages, and judged on the
 other three, the fourth class as if unseen: four such folds. What came out, and what was taken:
-results/log.md. `hard` with an --encoder that has a masked-LM head: words at the mask, each prompt as
-it is and under contextual calibration.
+results/log.md. `hard` with an --encoder that has a masked-LM head: words at the mask, each prompt
+as it is and under contextual calibration.
 """
 import minirosprompt.io.start  # isort: skip # noqa: F401 (before torch: see there)
 import itertools
