@@ -63,6 +63,9 @@ def test_labels_are_names_or_a_file(text, read):
     ("a, b:\nc, d: e\n", {"a, b": ["a, b"], "c, d": ["e"]}),
     ("label: mark\nb\n", {"label": ["mark"], "b": ["b"]}),
     ("b\nlabel\n", {"b": ["b"], "label": ["label"]}),
+    # a hashtag, a name with a dash, and one with a number
+    ("#sports\nhip-hop\n1. FC\n", {"#sports": ["#sports"], "hip-hop": ["hip-hop"],
+                                   "1. FC": ["1. FC"]}),
     # quotes of a pasted list are no part of a name
     ('"sports": ball\n«музыка»\nl\'été\n',
      {"sports": ["ball"], "музыка": ["музыка"], "l'été": ["l'été"]}),
@@ -88,6 +91,9 @@ def test_a_list_of_labels(tmp_path, content, read):
     ("Class\twords\nsports\tgoal\n", "line 1: 'Class' is the head of a column"),
     ('{"sports": {"eng_Latn": ["goal"]}}', "JSON, it seems; the name of such a file must end in"),
     ("\n \n:\n\t\n", "no class in it"),
+    ("# mine: three\nsports\nfood\n", "line 1: '# mine' is a comment or an item of a list"),
+    ("topics:\n  - sports\n  - food\n", "line 2: '- sports' is a comment or an item of a list"),
+    ("sports\n* food\n", "line 2: '\\* food' is a comment or an item"),
 ])
 def test_a_list_of_labels_is_refused(tmp_path, content, words):
     path = tmp_path / "classes.txt"

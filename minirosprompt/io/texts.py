@@ -19,6 +19,7 @@ SEMICOLON = "[;；؛]"
 COMMA = "[,，、،]"
 HEADERS = ("label", "labels", "class", "classes")
 QUOTES = "\"'“”„‘’«»「」"  # around a name they are no part of it
+MARK = r"[#*•–-]+ "  # of a comment, or of a list's item; "#sports" may be a class
 
 
 def labels(text):
@@ -84,6 +85,9 @@ def read_label_list(path, languages=None):
         if not label_words and name.casefold() in HEADERS and ("\t" in line or not words):
             raise UserError(f"{path}: line {number}: {name!r} is the head of a column, it seems: "
                             "take it out (or put a colon behind it, if it is a class)")
+        if re.match(MARK, name):
+            raise UserError(f"{path}: line {number}: {name!r:.80} is a comment or an item of a "
+                            "list, it seems: a line is a class; take it, or its mark, out")
         if not name or name in label_words:
             fault = f"{name!r:.80} is there twice" if name else "no class before the colon"
             raise UserError(f"{path}: line {number}: {fault}")
