@@ -100,3 +100,10 @@ def test_the_summary_has_the_rows_of_the_whole_table():
     assert len(rows) == 7
     whole = (ROOT / "results/sib200.md").read_text(encoding="utf-8").split("\n")
     assert all(row in whole for row in rows)
+
+
+def test_the_coins_of_the_picture_are_those_that_the_notebook_tosses():
+    printed = (ROOT / "tutorials/07_statistics.ipynb").read_text(encoding="utf-8")
+    counts = re.search(r"soft alone is right (\d+) times, hard alone (\d+) times", printed)
+    picture = (ROOT / "tutorials/pictures/07_pairs.svg").read_text(encoding="utf-8")
+    assert picture.count("<circle") == sum(int(count) for count in counts.groups())

@@ -47,7 +47,7 @@ def arguments():
     p.add_argument("--without", type=names, default=[],
                    help="sources that are left out, with commas (default: none)")
     p.add_argument("--tokenizer", help="an encoder's name or folder: its tokenizer, for "
-                   "pretrain.py --encoder (default: train one)")
+                   "add_head.py --encoder (default: train one)")
     p.add_argument("--vocab-size", type=positive, default=40_000,
                    help="V, special tokens included, of a tokenizer that is trained "
                    "(default: 40000)")

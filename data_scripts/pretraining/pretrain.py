@@ -1,6 +1,6 @@
 """Pretrain a small XLM-R from scratch: where the encoder's knowledge comes from.
 
-    python data_scripts/pretraining/pretrain.py --out runs/pocket             # pocket: 45 minutes
+    python data_scripts/pretraining/pretrain.py --out runs/pocket             # pocket: 53 minutes
     python data_scripts/pretraining/pretrain.py --out runs/pocket --resume    # if interrupted
     python data_scripts/pretraining/pretrain.py --out runs/try --tokens 3000000   # first plateau
     python data_scripts/pretraining/pretrain.py --out runs/mini --corpus data/corpus   # real text
