@@ -13,7 +13,7 @@ LANGUAGES = Path(__file__).parent.parent / "languages.tsv"
 
 @cache
 def load_languages():
-    """-> {code: {name, script, family, xlmr, cc100_gib, pocket}}: SIB-200's, one more.
+    """-> {code: {name, script, family, xlmr, cc100_gib, pocket}}: SIB-200's languages, one more.
 
     cc100_gib: size of the language's part of CC-100, which XLM-R was pretrained on (Conneau et al.
     2020, table 6); xlmr: "high" or "low" for the upper and lower half by that size, "no" if XLM-R
